@@ -1,0 +1,42 @@
+"""Measure and predict the nonsmoothness of neural networks.
+
+A network with ReLU or max pooling turns a smooth change of its input into an output with *kinks*, jumps of
+its slope. The sum of their magnitudes is SMP, the sum of the magnitude of peaks (R. Liu, C.-W. Wong, H. Dai,
+arXiv:2103.14731, 2021).
+
+- `smp`, `find_kinks`: from samples of any signal.
+- `attribute`: layer by layer inside any PyTorch model.
+- `trace_line`: every kink on a straight line, with a certificate.
+- `propagation`: predicted, never measured.
+
+Names are imported on first use, so that `import smpcore` stays quick and needs numpy, scipy and torch alone.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "smp": "metric", "find_kinks": "metric", "Kinks": "metric",
+    "attribute": "attribution", "Attribution": "attribution", "LayerSmp": "attribution",
+    "trace_line": "tracing", "LineTrace": "tracing",
+}
+_MODULES = ("attribution", "device", "forensics", "metric", "models", "paths", "plotting", "propagation",
+            "results", "signals", "switches", "tracing")
+
+__all__ = ["__version__", "attribute", "find_kinks", "propagation", "smp", "trace_line"]
+
+
+def __getattr__(name):
+    if name in _HOME:
+        value = getattr(import_module(f"smpcore.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"smpcore.{name}")
+    else:
+        raise AttributeError(f"module 'smpcore' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *_HOME, *_MODULES})

@@ -1,0 +1,1 @@
+"""Predicted SMP: block by block, then through whole networks. Nothing here measures."""
