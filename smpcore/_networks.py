@@ -1,0 +1,216 @@
+"""Fully connected and convolutional networks of a given size, and the reference network."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+__all__ = ["ACTIVATIONS", "POOLINGS", "REFERENCE_SMP", "cnn", "he_initialise", "mlp", "reference_cnn",
+           "reference_line"]
+
+#: The activations that `mlp` and `cnn` know by name; a function that makes a module does as well.
+ACTIVATIONS = {
+    "relu": nn.ReLU, "leaky relu": nn.LeakyReLU, "prelu": nn.PReLU, "relu6": nn.ReLU6, "elu": nn.ELU,
+    "gelu": nn.GELU, "silu": nn.SiLU, "softplus": nn.Softplus, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid,
+    "identity": nn.Identity,
+}
+
+#: The poolings that `cnn` knows by name.
+POOLINGS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+
+#: SMP of `reference_cnn` along `reference_line`: the sum over all 2,470 kinks of an exact transformation of
+#: the line, with slopes taken inside every piece.
+REFERENCE_SMP = 8.402243097653
+
+
+def mlp(inputs: int | tuple[int, ...], outputs: int = 1, *, width: int = 256, depth: int = 4,
+        activation="relu", initialise: str = "he", seed: int = 0,
+        dtype: torch.dtype = torch.float64) -> nn.Sequential:
+    """A fully connected network: ``depth`` hidden layers of ``width`` units, then a linear readout.
+
+    Parameters
+    ----------
+    inputs
+        The number of input values, or the shape of one input, which is then flattened.
+    outputs
+        The number of outputs.
+    width, depth
+        Units in a hidden layer, and hidden layers.
+    activation
+        A name in `ACTIVATIONS`, or a function without arguments that makes a module.
+    initialise
+        ``"he"`` (see `he_initialise`) or ``"torch"`` (the layers' own).
+    seed
+        Draws the weights, on the CPU and in float32 or wider: the same network on every device.
+    dtype
+        The network's floating type.
+
+    Returns
+    -------
+    nn.Sequential
+        (P, *inputs) -> (P, outputs), in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        For sizes under 1, an unknown activation or initialisation.
+    """
+    shape = (inputs,) if isinstance(inputs, int) else tuple(inputs)
+    _at_least_one(inputs=min(shape), outputs=outputs, width=width, depth=depth)
+    layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 else []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fan_in = math.prod(shape)
+        for _ in range(depth):
+            layers += [nn.Linear(fan_in, width), _activation(activation)]
+            fan_in = width
+        return _finished(nn.Sequential(*layers, nn.Linear(fan_in, outputs)), initialise, seed, dtype)
+
+
+def cnn(shape: tuple[int, int, int], outputs: int = 1, *, channels: int | Sequence[int] = 32, depth: int = 3,
+        kernel: int = 3, activation="relu", pooling: str | None = None, pool: int = 2,
+        stride: int | None = None, padding_mode: str = "zeros", hidden: Sequence[int] = (),
+        initialise: str = "he", seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Sequential:
+    """A convolutional network: blocks of convolution, activation and pooling, then a linear readout.
+
+    Parameters
+    ----------
+    shape
+        (C, H, W) of one input.
+    outputs
+        The number of outputs.
+    channels, depth
+        Channels of each block and the number of blocks; a sequence of channels gives both.
+    kernel
+        The convolutions' side, odd; they keep the picture's size.
+    activation
+        A name in `ACTIVATIONS`, or a function without arguments that makes a module.
+    pooling, pool, stride
+        A name in `POOLINGS` or None, the window's side, and its step (the side where None).
+    padding_mode
+        Of the convolutions: ``"zeros"``, ``"circular"``, ``"reflect"`` or ``"replicate"``.
+    hidden
+        Widths of fully connected layers before the readout.
+    initialise, seed, dtype
+        As for `mlp`.
+
+    Returns
+    -------
+    nn.Sequential
+        (P, C, H, W) -> (P, outputs), in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        For sizes under 1, an even kernel, a picture too small for its poolings, an unknown activation,
+        pooling or initialisation.
+    """
+    widths = [channels] * depth if isinstance(channels, int) else list(channels)
+    _at_least_one(shape=min(shape), outputs=outputs, depth=len(widths), channels=min(widths, default=1),
+                  kernel=kernel, pool=pool, stride=stride or 1, hidden=min(hidden, default=1))
+    if kernel % 2 == 0:
+        raise ValueError(f"kernel = {kernel}: it must be odd, so that the picture keeps its size")
+    if pooling is not None and pooling not in POOLINGS:
+        raise ValueError(f"pooling = {pooling!r} is not known: use None or one of: {', '.join(POOLINGS)}")
+    layers: list[nn.Module] = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fan_in, *sides = shape
+        for width in widths:
+            layers += [nn.Conv2d(fan_in, width, kernel, padding=kernel // 2, padding_mode=padding_mode),
+                       _activation(activation)]
+            fan_in = width
+            if pooling is not None:
+                layers.append(POOLINGS[pooling](pool, stride))
+                sides = [(side - pool) // (stride or pool) + 1 for side in sides]
+                if min(sides) < 1:
+                    raise ValueError(f"shape = {tuple(shape)}: too small for {len(widths)} such poolings")
+        layers.append(nn.Flatten())
+        fan_in *= math.prod(sides)
+        for width in hidden:
+            layers += [nn.Linear(fan_in, width), _activation(activation)]
+            fan_in = width
+        return _finished(nn.Sequential(*layers, nn.Linear(fan_in, outputs)), initialise, seed, dtype)
+
+
+def he_initialise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Draw a network's weights anew, in place: variance 2/fan-in, in the first and the last layer 1/fan-in.
+
+    K. He et al., "Delving Deep into Rectifiers", ICCV 2015: a ReLU passes on half of the mean square of what
+    it gets, and the 2 makes up for it. The first layer has no ReLU before it, and the readout need not keep
+    the scale. Biases become 0. Layers count in the order in which the model names them.
+
+    Parameters
+    ----------
+    model
+        Any module; its linear and convolutional layers are drawn, others stay.
+    seed
+        Draws them, on the CPU in float64.
+
+    Returns
+    -------
+    nn.Module
+        The same model.
+
+    Raises
+    ------
+    ValueError
+        For a model without a linear or convolutional layer.
+    """
+    kinds = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+    layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
+    if not layers:
+        raise ValueError("the model has no linear or convolutional layer to draw weights for")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for place, layer in enumerate(layers):
+            gain = 1.0 if place in (0, len(layers) - 1) else 2.0
+            draw = torch.randn(layer.weight.shape, generator=generator, dtype=torch.float64)
+            layer.weight.copy_(draw * math.sqrt(gain / layer.weight[0].numel()))
+            if layer.bias is not None:
+                layer.bias.zero_()
+    return model
+
+
+def reference_cnn(dtype: torch.dtype = torch.float64) -> nn.Sequential:
+    """The reference network: (P, 1, 28, 28) -> (P, 1), two convolutions with ReLU and max pooling.
+
+    Its weights are drawn in float32 by PyTorch's own initialisation under seed 0. Along `reference_line` it
+    has 2,470 kinks and SMP `REFERENCE_SMP`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 1),
+        ).to(dtype).eval()
+
+
+def reference_line(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    """The two ends, each (1, 28, 28), of the line that `reference_cnn` is measured on, t in [0, 1]."""
+    generator = torch.Generator().manual_seed(1)
+    return tuple(torch.randn(1, 28, 28, generator=generator).to(dtype) for _ in range(2))
+
+
+def _finished(model: nn.Sequential, initialise: str, seed: int, dtype: torch.dtype) -> nn.Sequential:
+    if initialise not in ("he", "torch"):
+        raise ValueError(f"initialise = {initialise!r}: it must be 'he' or 'torch'")
+    model = model.to(dtype)
+    return (he_initialise(model, seed) if initialise == "he" else model).eval()
+
+
+def _activation(activation) -> nn.Module:
+    if callable(activation):
+        return activation()
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation = {activation!r} is not known: use a function that makes a module, or "
+                         f"one of: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[activation]()
+
+
+def _at_least_one(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} = {size}: it must be at least 1")
