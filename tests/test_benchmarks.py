@@ -8,31 +8,19 @@ import torch
 from torch import nn
 
 from smpcore.benchmarks import finely_sampled_smp, in_turns, transform_line
-
-
-def reference_cnn():
-    """The network and the line whose kinks are known (2,470 of them, SMP 8.402243097653)."""
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 1),
-    ).double()
-    torch.manual_seed(1)
-    start, end = torch.randn(1, 28, 28).double(), torch.randn(1, 28, 28).double()
-    return model, start, end
+from smpcore.models import REFERENCE_SMP, reference_cnn, reference_line
 
 
 def test_the_transformed_line_has_every_kink_of_the_reference_network():
-    model, start, end = reference_cnn()
+    model, (start, end) = reference_cnn(), reference_line()
     line = transform_line(model, start, end, parts=16)
     assert len(line.times) == 2470
-    assert line.smp == pytest.approx(8.402243097653, abs=1e-11)
+    assert line.smp == pytest.approx(REFERENCE_SMP, abs=1e-11)
     assert (line.times.diff() > 0).all()
 
 
 def test_cutting_the_line_changes_nothing():
-    model, start, end = reference_cnn()
+    model, (start, end) = reference_cnn(), reference_line()
     whole, cut = (transform_line(model, start, end, parts=parts) for parts in (4, 11))
     assert len(whole.times) == len(cut.times)
     torch.testing.assert_close(whole.times, cut.times, rtol=0, atol=1e-11)
@@ -59,9 +47,9 @@ def test_a_small_network_against_brute_force():
 
 
 def test_fine_sampling_is_a_lower_bound_that_grows():
-    model, start, end = reference_cnn()
+    model, (start, end) = reference_cnn(), reference_line()
     read = [finely_sampled_smp(model, start, end, samples) for samples in (101, 401, 1601)]
-    assert read[0] < read[1] < read[2] < 8.402243097653
+    assert read[0] < read[1] < read[2] < REFERENCE_SMP
 
 
 def test_work_is_timed_in_turns():
