@@ -53,26 +53,28 @@ def in_turns(work: dict[str, Callable[[], object]], repeats: int = 3) -> dict[st
     return seconds
 
 
-def finely_sampled_smp(model: nn.Module, start: Tensor, end: Tensor, samples: int, chunk: int = 256) -> float:
-    """Σ|slope differences| of the first output over equally spaced points of the line, length 1.
+def finely_sampled_smp(
+    model: nn.Sequential, start: Tensor, end: Tensor, samples: int, chunk: int = 64
+) -> float:
+    """Σ|slope differences| of the first output between equally spaced points of the line, length 1.
 
     A lower bound of SMP: kinks that share an interval cancel. It grows to SMP as the interval shrinks.
 
     Parameters
     ----------
     model
-        A module from ``(P, *input_shape)`` to ``(P, 1)``.
+        As for `transform_line`.
     start, end
         The line's ends, ``(*input_shape)``.
     samples
-        Points on it, at least 3.
+        Points on it, at least 2.
     chunk
         Points in one forward pass.
     """
     times = torch.linspace(0, 1, samples, dtype=start.dtype, device=start.device)
     with torch.no_grad():
-        values = torch.cat([model(_points(start, end, part))[:, 0] for part in times.split(chunk)])
-    return float(values.diff().diff().abs().sum() * (samples - 1))
+        slopes = torch.cat([_slopes(model, start, end, part) for part in times.split(chunk)])
+    return float(slopes.diff().abs().sum())
 
 
 @dataclass(frozen=True)
