@@ -1,0 +1,149 @@
+"""A straight line cut into the pieces on which every tensor is straight: the bookkeeping behind `trace_line`.
+
+A tensor that depends on the line is known through its value at the stretch's left end and one tangent (its
+slope in t) for each piece. The values at all other knots follow by adding up tangents times lengths, which is
+why a layer that is affine costs one row of work for each piece, and not two.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+__all__ = ["Line", "Rows", "TooManyPieces", "each"]
+
+
+class TooManyPieces(Exception):
+    """The stretch has more pieces than fit the memory set aside: take a shorter one."""
+
+
+@dataclass
+class Rows:
+    """What one tensor of shape ``(*shape)`` does on the pieces of a stretch.
+
+    Attributes
+    ----------
+    version
+        How many cuts of the line it knows of; `Line.bring` catches up.
+    first
+        ``(*shape)``: its value at the stretch's left end.
+    tangents
+        ``(n, *shape)``: its slope on each piece. None for what has no slope (a mask, an index).
+    values
+        ``(n, *shape)``: its value at each piece's left knot. None where these follow from the tangents,
+        which they do unless the tensor jumps.
+    before
+        The rows that went into a ReLU which still waits for its first reader, and the ReLU's layer.
+    """
+
+    version: int
+    first: Tensor
+    tangents: Tensor | None
+    values: Tensor | None = None
+    before: "tuple[Rows, int] | None" = None
+
+
+def each(numbers: Tensor, rows: Tensor) -> Tensor:
+    """One number for each piece, ``(n,)``, shaped and typed to multiply ``rows (n, *shape)``."""
+    return numbers.to(rows.dtype).reshape(-1, *[1] * (rows.dim() - 1))
+
+
+@dataclass
+class Line:
+    """The pieces of one stretch of a line, as known so far.
+
+    Attributes
+    ----------
+    knots
+        ``(n + 1,)`` float64, times at which pieces begin and end, the stretch's ends included.
+    makers
+        ``(n + 1,)``: the number of the layer that made each knot, -1 at the ends.
+    closest
+        Knots nearer to each other than this are one: the number type cannot part them.
+    """
+
+    knots: Tensor
+    closest: float
+    makers: Tensor = None
+    history: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # (knots before a cut, parent of each)
+
+    def __post_init__(self):
+        self.makers = torch.full(self.knots.shape, -1, device=self.knots.device)
+
+    @property
+    def version(self) -> int:
+        return len(self.history)
+
+    @property
+    def lengths(self) -> Tensor:
+        """``(n,)``: how long each piece is."""
+        return self.knots.diff()
+
+    @property
+    def count(self) -> int:
+        return len(self.knots) - 1
+
+    def cut(self, times: Tensor, layer: int | Tensor, room: int) -> None:
+        """Cut pieces at ``times (k,)``, in any order, where a unit of ``layer``, one or ``(k,)``, switches.
+
+        Raises
+        ------
+        TooManyPieces
+            Where there would be more than ``room`` pieces.
+        """
+        # An isolated crossing of two units is exact to about 1e-15; what lies nearer than `closest` to a knot
+        # is that knot's own event, seen again through rounding.
+        if not times.numel():
+            return
+        times, order = times.sort()
+        layer = torch.as_tensor(layer, device=times.device).expand(len(order))[order]
+        place = torch.searchsorted(self.knots, times).clamp(1, len(self.knots) - 1)
+        near = torch.minimum((times - self.knots[place - 1]).abs(), (self.knots[place] - times).abs())
+        times, layer = times[near > self.closest], layer[near > self.closest]
+        if not len(times):
+            return
+        apart = torch.ones_like(times, dtype=torch.bool)
+        apart[1:] = times.diff() > self.closest
+        times, layer = times[apart], layer[apart]
+        if self.count + len(times) > max(room, 2):
+            raise TooManyPieces(self.count + len(times), room)
+        knots, order = torch.cat([self.knots, times]).sort()
+        makers = torch.cat([self.makers, layer.to(self.makers.dtype)])[order]
+        middles = (knots[1:] + knots[:-1]) / 2
+        parents = (torch.searchsorted(self.knots, middles, right=True) - 1).clamp(0, self.count - 1)
+        self.history.append((self.knots, parents))
+        self.knots, self.makers = knots, makers
+
+    def bring(self, rows: Rows) -> Rows:
+        """The rows on the pieces as they are now: a part keeps its whole's tangent and shifts its value."""
+        if rows.version == self.version:
+            return rows
+        knots, parents = self.history[rows.version]
+        for _, later in self.history[rows.version + 1:]:
+            parents = parents[later]
+        tangents = None if rows.tangents is None else rows.tangents[parents]
+        values = rows.values
+        if values is not None:
+            values = values[parents]
+            if tangents is not None:
+                values = values + each(self.knots[:-1] - knots[:-1][parents], values) * tangents
+        return Rows(self.version, rows.first, tangents, values)
+
+    def left(self, rows: Rows) -> Tensor:
+        """``(n, *shape)``: values at the pieces' left knots, of rows that are up to date."""
+        if rows.values is not None:
+            return rows.values
+        steps = rows.tangents * each(self.lengths, rows.tangents)
+        values = torch.empty_like(steps)
+        values[0] = rows.first
+        if len(values) > 1:
+            torch.cumsum(steps[:-1], 0, out=values[1:])
+            values[1:] += rows.first
+        return values
+
+    def at(self, rows: Rows, fraction: float) -> Tensor:
+        """``(n, *shape)``: values a fraction of each piece past its left knot."""
+        values = self.left(rows)
+        if rows.tangents is None:
+            return values
+        return torch.addcmul(values, each(self.lengths * fraction, values), rows.tangents)

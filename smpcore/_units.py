@@ -1,0 +1,206 @@
+"""How each piecewise-linear unit is carried along: where it cuts the line, and which tangents go on."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from smpcore import _selections as selections
+from smpcore._corners import crossings, envelope_corners, zero_or
+from smpcore._line import Rows, each
+
+__all__ = ["THRESHOLDS", "follow"]
+
+
+def _bound(run, *names, **defaults) -> dict:
+    """Arguments by name, of a builtin that has no signature."""
+    args, kwargs = run.arguments()
+    bound = dict(defaults)
+    bound.update(zip([*names, *defaults], args, strict=False))
+    bound.update({("input" if key == "self" else key): value for key, value in kwargs.items()})
+    return bound
+
+
+def _fixed(*points) -> Callable:
+    return lambda run: list(points)
+
+
+def _bounds(run) -> list:
+    bound = _bound(run, "input", min=None, max=None)
+    return [point for point in (bound["min"], bound["max"]) if point is not None]
+
+
+def _hardtanh(run) -> list:
+    bound = _bound(run, "input", min_val=-1.0, max_val=1.0)
+    return [bound["min_val"], bound["max_val"]]
+
+
+def _threshold(run) -> list | None:
+    bound = _bound(run, "input", "threshold", "value")
+    # Another value than the threshold's own is a jump of the value, which no cut makes straight.
+    return [bound["threshold"]] if bound["threshold"] == bound["value"] else None
+
+
+def _softshrink(run) -> list:
+    bound = _bound(run, "input", lambd=0.5)
+    return [-bound["lambd"], bound["lambd"]]
+
+
+#: Units of one input that bend at thresholds: from the call to the thresholds.
+THRESHOLDS: dict[str, Callable] = {
+    "relu": _fixed(0.0), "leaky_relu": _fixed(0.0), "prelu": _fixed(0.0), "rrelu": _fixed(0.0),
+    "relu6": _fixed(0.0, 6.0), "hardtanh": _hardtanh, "hardsigmoid": _fixed(-3.0, 3.0),
+    "threshold": _threshold, "abs": _fixed(0.0), "absolute": _fixed(0.0), "__abs__": _fixed(0.0),
+    "clamp": _bounds, "clip": _bounds,
+    "clamp_min": lambda run: [_bound(run, "input", "min")["min"]],
+    "clamp_max": lambda run: [_bound(run, "input", "max")["max"]],
+    "softshrink": _softshrink,
+}
+
+_POOLS = {f"max_pool{d}d{ending}": d for d in (1, 2, 3) for ending in ("", "_with_indices")}
+_ADAPTIVE = {f"adaptive_max_pool{d}d": d for d in (1, 2, 3)}
+_TWO = {"maximum": 1, "minimum": -1, "fmax": 1, "fmin": -1}
+_OVER = {"amax": 1, "amin": -1, "max": 1, "min": -1}
+
+
+def follow(carrier, run) -> list[Rows] | None:
+    """Rows of a unit's outputs; None for a call that is not a unit of the table."""
+    name = run.name
+    if name in THRESHOLDS and run.places == [0]:
+        points = THRESHOLDS[name](run)
+        if points is not None:
+            return _bend(carrier, run, points)
+    if name in _POOLS or name in _ADAPTIVE or name in _TWO or name in _OVER:
+        chosen = _selection(run)
+        if chosen is not None:
+            return _select(carrier, run, *chosen)
+    return None
+
+
+def _bend(carrier, run, points) -> list[Rows]:
+    tensor = run.leaves[0]
+    layer = carrier.layer(run.name, tensor.numel())
+    line = carrier.line
+    rows = carrier.rows(tensor)
+    if rows.tangents is None:
+        raise ValueError(f"{carrier.layers[layer]} of a tensor that is not of a floating type")
+    if run.name == "relu" and rows.values is None and not run.in_place:
+        # It waits: a pool that reads it first, and alone, makes one unit with it.
+        return [Rows(rows.version, None, rows.tangents, None, (rows, layer))]
+    for point in points:
+        offset = point.detach() if isinstance(point, Tensor) else point
+        left = line.left(rows)
+        right = torch.addcmul(left, each(line.lengths, left), rows.tangents)
+        rows = carrier.cut(rows, *crossings(left - offset, right - offset), layer)
+    middle = line.at(rows, 0.5)
+    if run.name == "relu":
+        tangents = rows.tangents * (middle > 0)
+        values = None if rows.values is None else torch.relu(line.left(rows))
+        return [Rows(line.version, None, tangents, values)]
+    ((value, tangents),) = run.slopes([middle], [rows.tangents], carrier)
+    values = None
+    if rows.values is not None:
+        values = value - each(line.lengths * 0.5, value) * tangents
+    return [Rows(line.version, None, tangents, values)]
+
+
+def _selection(run):
+    """The call's selection and its inputs' leaves; None where its arguments make it something else."""
+    name, leaves = run.name, run.leaves
+    args, kwargs = run.arguments()
+    out = run.result() if not run.in_place else None
+    first = leaves[run.places[0]]
+    device = first.device
+    if name in _POOLS or name in _ADAPTIVE:
+        if run.places != [0]:
+            return None
+        out = out[0] if isinstance(out, tuple) else out
+        if name in _ADAPTIVE:
+            return selections.adaptive_pool(_ADAPTIVE[name], first.shape, out.shape, device), [first]
+        bound = _bound(run, "input", "kernel_size", stride=None, padding=0, dilation=1, ceil_mode=False)
+        bound = {key: bound[key] for key in ("stride", "padding", "dilation", "ceil_mode")} \
+            | {"size": bound["kernel_size"]}
+        return selections.pool(_POOLS[name], first.shape, out.shape, device=device, **bound), [first]
+    sign = _TWO.get(name) or _OVER[name]
+    if name in _OVER:
+        bound = _bound(run, "input", dim=None, keepdim=False, other=None)
+        other = bound["dim"] if isinstance(bound["dim"], Tensor) else bound["other"]
+        if other is None:
+            dims = bound["dim"]
+            dims = None if isinstance(dims, list | tuple) and not dims else dims
+            return selections.over_dimensions(first.shape, dims, sign, device), [first]
+        pair = [args[0] if args else kwargs["input"], other]
+    else:
+        bound = _bound(run, "input", "other")
+        pair = [bound["input"], bound["other"]]
+    shape = torch.broadcast_shapes(pair[0].shape, pair[1].shape)
+    return selections.two(shape, sign, device), pair
+
+
+def _select(carrier, run, selection, tensors) -> list[Rows]:
+    line = carrier.line
+    # A ReLU that waits for this pool is one unit with it.
+    waiting = getattr(tensors[0], "_line_rows", None)
+    carrier._fresh(tensors[0])
+    fused = None
+    if len(tensors) == 1 and waiting.before is not None and selection.sign == 1:
+        fused = waiting.before[1]
+        inputs = [line.bring(waiting.before[0])]
+    else:
+        inputs = [_constant(carrier, tensor) for tensor in tensors]
+    layer = carrier.layer(run.name, sum(tensor.numel() for tensor in tensors))
+    sign, table = selection.sign, selection.table
+    explicit = any(rows.values is not None for rows in inputs)
+
+    def arranged(parts):
+        return selection.arrange([part * sign if sign < 0 else part for part in parts])
+
+    left = arranged([line.left(rows) for rows in inputs])
+    right = arranged([line.at(rows, 1.0) for rows in inputs])
+    count = left.shape[0] // line.count
+    best, place = selection.best(left)
+    reached = selection.best(right)[0]
+    followed = right.gather(1, place)
+    if fused is not None:
+        followed = followed * (best > 0)
+        reached = reached.clamp_min(0)
+    row, window = (followed < reached).nonzero(as_tuple=True)
+    columns = table[window]
+    low, high = (ends[row[:, None], columns.clamp_min(0)].masked_fill(columns < 0, -torch.inf)
+                 for ends in (left, right))
+    if fused is not None:
+        low, high = zero_or(low), zero_or(high)
+    which, fraction, before, after = envelope_corners(low, high)
+    maker = torch.full_like(which, layer)
+    if fused is not None:
+        # A corner with zero is the ReLU's, one between two inputs the pool's.
+        zero = columns.shape[1]
+        maker[(before == zero) | (after == zero)] = fused
+    carrier.cut(inputs[0], (row // count)[which], fraction, maker)
+    del left, right, low, high
+    inputs = [line.bring(rows) for rows in inputs]
+    middle = arranged([line.at(rows, 0.5) for rows in inputs])
+    best, place = selection.best(middle)
+    tangents = arranged([rows.tangents for rows in inputs]).gather(1, place)
+    if fused is not None:
+        tangents = tangents * (best > 0)
+        best = best.clamp_min(0)
+    out = run.result()
+    outs = [out] if isinstance(out, Tensor) else list(out)
+    tangents = (tangents * sign if sign < 0 else tangents).reshape(-1, *outs[0].shape)
+    values = None
+    if explicit:
+        best = (best * sign).reshape(-1, *outs[0].shape)
+        values = best - each(line.lengths * 0.5, best) * tangents
+    found = [Rows(line.version, None, tangents, values)]
+    if len(outs) == 2:
+        found.append(Rows(line.version, None, None, place.reshape(-1, *outs[1].shape)))
+    return found
+
+
+def _constant(carrier, tensor) -> Rows:
+    """Rows of a tensor, also of one that does not depend on the line."""
+    if getattr(tensor, "_line_rows", None) is not None:
+        return carrier.rows(tensor)
+    line = carrier.line
+    return Rows(line.version, tensor, torch.zeros_like(tensor).expand(line.count, *tensor.shape))
