@@ -27,7 +27,7 @@ def crossings(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     return piece[inside], fraction[inside]
 
 
-def envelope_corners(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def envelope_corners(left: Tensor, right: Tensor) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
     """The corners of the upper envelope of each window's straight lines.
 
     Parameters
@@ -37,8 +37,11 @@ def envelope_corners(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tenso
 
     Returns
     -------
-    window, fraction, before, after
-        ``(c,)`` each: the window, how far along its piece, and which candidates win before and after.
+    winner
+        ``(w,)``: who wins right behind the left end; of equals there the steepest.
+    corners
+        Rounds of ``(window, fraction, before, after)``, ``(c,)`` each: the window, how far along its piece,
+        and which candidates win before and after. A window's corners come in order, one a round.
 
     Notes
     -----
@@ -47,8 +50,7 @@ def envelope_corners(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tenso
     best = left.amax(1)
     window = torch.arange(len(left), device=left.device)
     slope = torch.where(left == -torch.inf, 0.0, right - left)
-    # Of equals at the left end the steepest is ahead right after it.
-    winner = torch.where(left == best[:, None], slope, -torch.inf).argmax(-1)
+    first_winner = winner = torch.where(left == best[:, None], slope, -torch.inf).argmax(-1)
     now = torch.zeros_like(best)
     found = []
     while len(window):
@@ -60,11 +62,10 @@ def envelope_corners(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tenso
         first = meet.amin(1)
         after = torch.where(meet == first[:, None], slope, -torch.inf).argmax(1)
         on = first < 1
-        found.append((window[on], first[on], winner[on], after[on]))
-        window, left, slope, winner, now = window[on], left[on], slope[on], after[on], first[on]
-    if not found:
-        return window, now, winner, winner
-    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+        window, left, slope, now = window[on], left[on], slope[on], first[on]
+        found.append((window, now, winner[on], after[on]))
+        winner = after[on]
+    return first_winner, found
 
 
 def zero_or(windows: Tensor) -> Tensor:

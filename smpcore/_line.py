@@ -83,8 +83,13 @@ class Line:
     def count(self) -> int:
         return len(self.knots) - 1
 
-    def cut(self, times: Tensor, layer: int | Tensor, room: int) -> None:
+    def cut(self, times: Tensor, layer: int | Tensor, room: int) -> Tensor | None:
         """Cut pieces at ``times (k,)``, in any order, where a unit of ``layer``, one or ``(k,)``, switches.
+
+        Returns
+        -------
+        Tensor
+            ``(n,)``: which of the pieces before each piece is now a part of; None where nothing was cut.
 
         Raises
         ------
@@ -94,14 +99,14 @@ class Line:
         # An isolated crossing of two units is exact to about 1e-15; what lies nearer than `closest` to a knot
         # is that knot's own event, seen again through rounding.
         if not times.numel():
-            return
+            return None
         times, order = times.sort()
         layer = torch.as_tensor(layer, device=times.device).expand(len(order))[order]
         place = torch.searchsorted(self.knots, times).clamp(1, len(self.knots) - 1)
         near = torch.minimum((times - self.knots[place - 1]).abs(), (self.knots[place] - times).abs())
         times, layer = times[near > self.closest], layer[near > self.closest]
         if not len(times):
-            return
+            return None
         apart = torch.ones_like(times, dtype=torch.bool)
         apart[1:] = times.diff() > self.closest
         times, layer = times[apart], layer[apart]
@@ -113,6 +118,7 @@ class Line:
         parents = (torch.searchsorted(self.knots, middles, right=True) - 1).clamp(0, self.count - 1)
         self.history.append((self.knots, parents))
         self.knots, self.makers = knots, makers
+        return parents
 
     def bring(self, rows: Rows) -> Rows:
         """The rows on the pieces as they are now: a part keeps its whole's tangent and shifts its value."""
@@ -131,15 +137,21 @@ class Line:
 
     def left(self, rows: Rows) -> Tensor:
         """``(n, *shape)``: values at the pieces' left knots, of rows that are up to date."""
-        if rows.values is not None:
-            return rows.values
-        steps = rows.tangents * each(self.lengths, rows.tangents)
-        values = torch.empty_like(steps)
-        values[0] = rows.first
-        if len(values) > 1:
-            torch.cumsum(steps[:-1], 0, out=values[1:])
-            values[1:] += rows.first
-        return values
+        return self.ends(rows)[0]
+
+    def ends(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """``(n, *shape)`` each: values at both ends of every piece, of rows that are up to date."""
+        if rows.values is None:
+            # One piece ends where the next begins, so both are views of the values at all knots.
+            steps = torch.empty(self.count + 1, *rows.first.shape, dtype=rows.tangents.dtype,
+                                device=rows.tangents.device)
+            steps[0] = rows.first
+            torch.mul(rows.tangents, each(self.lengths, rows.tangents), out=steps[1:])
+            steps = torch.cumsum(steps, 0)
+            return steps[:-1], steps[1:]
+        if rows.tangents is None:
+            return rows.values, rows.values
+        return rows.values, torch.addcmul(rows.values, each(self.lengths, rows.values), rows.tangents)
 
     def at(self, rows: Rows, fraction: float) -> Tensor:
         """``(n, *shape)``: values a fraction of each piece past its left knot."""

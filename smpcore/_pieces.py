@@ -215,18 +215,42 @@ class Carrier(TorchFunctionMode):
 
     def _rectify(self, before: Rows, layer: int) -> Tensor:
         before = self.line.bring(before)
-        left = self.line.left(before)
-        right = torch.addcmul(left, each(self.line.lengths, left), before.tangents)
-        before = self.cut(before, *crossings(left, right), layer)
-        return before.tangents * (self.line.at(before, 0.5) > 0)
+        left, right = self.line.ends(before)
+        parents, middle = self.cut(left, before.tangents, *crossings(left, right), layer)
+        return (before.tangents if parents is None else before.tangents[parents]) * (middle > 0)
 
-    def cut(self, rows: Rows, piece: Tensor, fraction: Tensor, layer) -> Rows:
-        """Cut the line where a unit of ``layer`` switches, and bring its input's rows up to date."""
+    def cut(self, left: Tensor, tangents: Tensor, piece: Tensor, fraction: Tensor, layer):
+        """Cut the line where a unit of ``layer`` switches, and look at its input inside the new pieces.
+
+        Parameters
+        ----------
+        left, tangents
+            ``(n, *shape)``: the input's values at left knots, and slopes, on the pieces before the cut.
+        piece, fraction, layer
+            ``(k,)`` each: where; the layer may be one number.
+
+        Returns
+        -------
+        parents
+            ``(n',)``: the piece before the cut that each piece is a part of; None where all stay as they are.
+        middle
+            ``(n', *shape)``: the input's values in the pieces' middles.
+        """
+        line = self.line
+        knots = line.knots
+        parents = self.cut_only(piece, fraction, layer)
+        if parents is None:
+            return None, torch.addcmul(left, each(line.lengths * 0.5, left), tangents)
+        since = (line.knots[1:] + line.knots[:-1]) / 2 - knots[parents]
+        return parents, torch.addcmul(left[parents], each(since, left), tangents[parents])
+
+    def cut_only(self, piece: Tensor, fraction: Tensor, layer) -> Tensor | None:
+        """`cut`, for a unit that needs no values behind it."""
         knots = self.line.knots
         number = int(layer if isinstance(layer, int) else layer.max()) if piece.numel() else 0
         room = self.room // max(1, self.widths[number] if number < len(self.widths) else 1)
-        self.line.cut(knots[piece] + fraction.to(knots.dtype) * self.line.lengths[piece], layer, room)
-        return self.line.bring(rows)
+        times = knots[piece] + fraction.to(knots.dtype) * self.line.lengths[piece]
+        return self.line.cut(times, layer, room)
 
     def layer(self, op: str, numbers: int) -> int:
         """The number of a new call that can switch, named ``module.path:op``, with its input's size."""

@@ -89,9 +89,9 @@ def _bend(carrier, run, points) -> list[Rows]:
         return [Rows(rows.version, None, rows.tangents, None, (rows, layer))]
     for point in points:
         offset = point.detach() if isinstance(point, Tensor) else point
-        left = line.left(rows)
-        right = torch.addcmul(left, each(line.lengths, left), rows.tangents)
-        rows = carrier.cut(rows, *crossings(left - offset, right - offset), layer)
+        left, right = line.ends(rows)
+        carrier.cut_only(*crossings(left - offset, right - offset), layer)
+        rows = line.bring(rows)
     middle = line.at(rows, 0.5)
     if run.name == "relu":
         tangents = rows.tangents * (middle > 0)
@@ -155,47 +155,80 @@ def _select(carrier, run, selection, tensors) -> list[Rows]:
     def arranged(parts):
         return selection.arrange([part * sign if sign < 0 else part for part in parts])
 
-    left = arranged([line.left(rows) for rows in inputs])
-    right = arranged([line.at(rows, 1.0) for rows in inputs])
-    count = left.shape[0] // line.count
-    best, place = selection.best(left)
-    reached = selection.best(right)[0]
+    ends = [line.ends(rows) for rows in inputs]
+    joined = not explicit and len(inputs) == 1
+    if joined:
+        # All knots in one go: the right end of a piece is the left end of the next.
+        knots = arranged([ends[0][0].as_strided((line.count + 1, *ends[0][0].shape[1:]), ends[0][0].stride())])
+        count = len(knots) // (line.count + 1)
+        best, place = selection.best(knots)
+        left, right, best, reached, place = knots[:-count], knots[count:], best[:-count], best[count:], \
+            place[:-count]
+    else:
+        left, right = (arranged(list(side)) for side in zip(*ends, strict=True))
+        count = len(left) // line.count
+        best, place = selection.best(left)
+        reached = selection.best(right)[0]
     followed = right.gather(1, place)
     if fused is not None:
         followed = followed * (best > 0)
         reached = reached.clamp_min(0)
+        place = torch.where(best > 0, place, -1)
     row, window = (followed < reached).nonzero(as_tuple=True)
     columns = table[window]
-    low, high = (ends[row[:, None], columns.clamp_min(0)].masked_fill(columns < 0, -torch.inf)
-                 for ends in (left, right))
+    low, high = (side[row[:, None], columns.clamp_min(0)].masked_fill(columns < 0, -torch.inf)
+                 for side in (left, right))
     if fused is not None:
         low, high = zero_or(low), zero_or(high)
-    which, fraction, before, after = envelope_corners(low, high)
-    maker = torch.full_like(which, layer)
+        columns = torch.nn.functional.pad(columns, (0, 1), value=-1)
+    winner, rounds = envelope_corners(low, high)
+    place[row, window] = columns.gather(1, winner[:, None])[:, 0]
+    tangents = arranged([rows.tangents for rows in inputs])
+    before = line.knots
+    if any(len(part[0]) for part in rounds):
+        which, fraction, old, new = (torch.cat(parts) for parts in zip(*rounds, strict=True))
+        maker = torch.full_like(which, layer)
+        if fused is not None:
+            # A corner with zero is the ReLU's, one between two inputs the pool's.
+            zero = columns.shape[1] - 1
+            maker[(old == zero) | (new == zero)] = fused
+        parents = carrier.cut_only((row // count)[which], fraction, maker)
+    else:
+        parents = None
+    rows_in = torch.arange(len(left), device=left.device)
+    if parents is not None:
+        rows_in = (parents[:, None] * count + rows_in[:count]).flatten()
+        place = place[rows_in]
+        middles = (line.knots[1:] + line.knots[:-1]) / 2
+        for which, fraction, _, new in rounds:
+            piece = row[which] // count
+            times = before[piece] + fraction.to(before.dtype) * (before[piece + 1] - before[piece])
+            _set_from(place, row[which] % count, window[which], columns[which].gather(1, new[:, None])[:, 0],
+                      torch.searchsorted(middles, times), torch.searchsorted(parents, piece, right=True), count)
+    inside = place.clamp_min(0) + rows_in[:, None] * tangents.shape[1]
+    tangents = tangents.take(inside)
     if fused is not None:
-        # A corner with zero is the ReLU's, one between two inputs the pool's.
-        zero = columns.shape[1]
-        maker[(before == zero) | (after == zero)] = fused
-    carrier.cut(inputs[0], (row // count)[which], fraction, maker)
-    del left, right, low, high
-    inputs = [line.bring(rows) for rows in inputs]
-    middle = arranged([line.at(rows, 0.5) for rows in inputs])
-    best, place = selection.best(middle)
-    tangents = arranged([rows.tangents for rows in inputs]).gather(1, place)
-    if fused is not None:
-        tangents = tangents * (best > 0)
-        best = best.clamp_min(0)
+        tangents = tangents * (place >= 0)
     out = run.result()
     outs = [out] if isinstance(out, Tensor) else list(out)
     tangents = (tangents * sign if sign < 0 else tangents).reshape(-1, *outs[0].shape)
     values = None
     if explicit:
-        best = (best * sign).reshape(-1, *outs[0].shape)
-        values = best - each(line.lengths * 0.5, best) * tangents
+        middle = selection.best(arranged([line.at(line.bring(rows), 0.5) for rows in inputs]))[0]
+        middle = (middle.clamp_min(0) if fused is not None else middle * sign).reshape(-1, *outs[0].shape)
+        values = middle - each(line.lengths * 0.5, middle) * tangents
     found = [Rows(line.version, None, tangents, values)]
     if len(outs) == 2:
-        found.append(Rows(line.version, None, None, place.reshape(-1, *outs[1].shape)))
+        found.append(Rows(line.version, None, None, place.clamp_min(0).reshape(-1, *outs[1].shape)))
     return found
+
+
+def _set_from(place, channel, window, winner, first, stop, count) -> None:
+    """Write each corner's new winner into the pieces behind it, ``first`` to ``stop``."""
+    many = (stop - first).clamp_min(0)
+    corner = torch.arange(len(many), device=many.device).repeat_interleave(many)
+    behind = torch.arange(len(corner), device=many.device) - (many.cumsum(0) - many)[corner]
+    place[(first[corner] + behind) * count + channel[corner], window[corner]] = winner[corner]
 
 
 def _constant(carrier, tensor) -> Rows:
