@@ -1,0 +1,210 @@
+"""Switches between consecutive samples, and what they add up to at the output.
+
+A switch is seen as a changed sign or a changed winner; it is neither located nor resolved from its neighbours.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from smpcore.switches import Hinges, Selection, Steps
+
+__all__ = ["Events", "Layout", "find_layout", "hinge_events", "selection_events", "shares", "step_events"]
+
+
+class Layout(NamedTuple):
+    """Where the samples of a tensor are: along ``dim``, as its slowest index or (``inner``) its fastest."""
+
+    dim: int = 0
+    inner: bool = False
+
+    def rows(self, tensor: Tensor, samples: int) -> Tensor:
+        """``(samples, units, last dimension)`` of a tensor ``(..., last)``."""
+        split = (-1, samples) if self.inner else (samples, -1)
+        rows = tensor.unflatten(self.dim, split).movedim(self.dim + self.inner, 0)
+        return rows.reshape(samples, -1, tensor.shape[-1])
+
+
+def find_layout(value: Tensor, tolerance: float) -> Layout | None:
+    """The layout of a tensor ``(..., last)`` computed from three samples of which the first two are the same.
+
+    Returns
+    -------
+    Layout or None
+        None where no dimension holds the samples.
+    """
+    fits = []
+    for dim, size in enumerate(value.shape[:-1]):
+        if size % 3:
+            continue
+        for inner in ((False, True) if size > 3 else (False,)):
+            first, again, other = Layout(dim, inner).rows(value, 3)
+            scale = tolerance * float(value.abs().max()) if value.numel() else 0.0
+            if bool(((first - again).abs() <= scale).all()):
+                moved = bool(((first - other).abs() > scale).any())
+                fits.append((moved, Layout(dim, inner)))
+    return next((layout for moved, layout in fits if moved), fits[0][1] if fits else None)
+
+
+class Events(NamedTuple):
+    """Switches of one call, E of them.
+
+    Attributes
+    ----------
+    interval
+        ``(E,)`` the sample before the switch.
+    fraction
+        ``(E,)`` how far into the interval, interpolated.
+    sides
+        Two ``(E,)`` samples at which the gain is taken, then averaged.
+    unit
+        ``(E,)`` which of the call's units.
+    jump
+        ``(E,)`` jump of the unit's own slope, or of its value, with its sign.
+    """
+
+    interval: Tensor
+    fraction: Tensor
+    sides: tuple[Tensor, Tensor]
+    unit: Tensor
+    jump: Tensor
+
+
+def _crossing(before, after, rise_before, rise_after, interval, ends):
+    """Which changes of sign of a difference are switches: strictly on both sides, or moving through 0 at a sample.
+
+    ``ends`` says whether the first and the last sample are the path's own, where nothing lies beyond.
+    """
+    up = after > before
+    strict = (before != 0) & (after != 0) & ((before > 0) != (after > 0))
+    way = torch.where(up, 1.0, -1.0).to(before)
+    start = (before == 0) & (after != 0) & (rise_before * way > 0)
+    stop = (after == 0) & (before != 0) & (rise_after * way > 0)
+    first, last = ends
+    start = start & (interval > 0) if first else start
+    stop = stop & (interval < last) if last is not None else stop
+    return strict | start | stop
+
+
+def hinge_events(seen: Hinges, layout: Layout, value: Tensor, slope: Tensor, samples: int, ends):
+    """Kinks, and value jumps, of an elementwise unit.
+
+    Parameters
+    ----------
+    value, slope
+        Its input and the input's slope along the path, in the input's shape.
+    samples
+        How many samples there are in it.
+    ends
+        Whether sample 0 is the path's first; the last interval where the last sample is the path's last, else
+        None.
+    """
+    kinks, jumps = [], []
+    x = layout.rows(value[..., None], samples).flatten(1)
+    rise = layout.rows(slope[..., None], samples).flatten(1)
+    for hinge in seen.hinges:
+        at, below, above, step = (_each(part, value, layout, samples) for part in hinge)
+        d = x if isinstance(at, float) and at == 0.0 else x - at
+        positive = d > 0
+        n, unit = (positive[1:] != positive[:-1]).nonzero(as_tuple=True)
+        before, after, r0, r1 = d[n, unit], d[n + 1, unit], rise[n, unit], rise[n + 1, unit]
+        keep = _crossing(before, after, r0, r1, n, ends)
+        n, unit, before, after, r0, r1 = (part[keep] for part in (n, unit, before, after, r0, r1))
+        below, above, step = (part[unit] if isinstance(part, Tensor) and part.dim() else
+                              torch.as_tensor(part).to(x).expand(len(n)) for part in (below, above, step))
+        up = after > before
+        way = torch.where(up, 1.0, -1.0).to(x)
+        # The gain on the side that passes more on, the slope on the other: what switches together telescopes.
+        late = up == (above.abs() >= below.abs())
+        gain_at, slope_rise = n + late.long(), torch.where(late, r0, r1)
+        fraction = before / (before - after)
+        # Nothing of a unit that jumps in value is a kink: its SMP is infinite there.
+        kink = step == 0
+        kinks.append(_select(Events(n, fraction, (gain_at, gain_at), unit, way * (above - below) * slope_rise),
+                             kink & (above != below)))
+        jumps.append(_select(Events(n, fraction, (n, n + 1), unit, way * step), ~kink))
+    return [*_some(kinks)], [*_some(jumps)]
+
+
+def step_events(seen: Steps, layout: Layout, value: Tensor, samples: int):
+    """Value jumps of a unit whose output is piecewise constant."""
+    x = layout.rows(value[..., None], samples).flatten(1)
+    level = seen.level(x)
+    n, unit = (level[1:] != level[:-1]).nonzero(as_tuple=True)
+    step = level[n + 1, unit] - level[n, unit]
+    half = torch.full_like(step, 0.5)
+    return [*_some([Events(n, half, (n, n + 1), unit, step)])]
+
+
+def selection_events(seen: Selection, layout: Layout, value: Tensor, slope: Tensor, where: Tensor, samples: int,
+                     ends):
+    """Kinks of the largest (smallest) of several candidates.
+
+    Parameters
+    ----------
+    value, slope
+        ``(*rows, places)``: the candidates and their slopes.
+    where
+        ``(*rows, windows)``: each window's winner.
+    """
+    winner = layout.rows(where, samples)
+    n, row, window = (winner[1:] != winner[:-1]).nonzero(as_tuple=True)
+    x, rise = layout.rows(value, samples), layout.rows(slope, samples)
+    old, new = winner[n, row, window], winner[n + 1, row, window]
+    before, after = x[n, row, new] - x[n, row, old], x[n + 1, row, new] - x[n + 1, row, old]
+    r0, r1 = rise[n, row, new] - rise[n, row, old], rise[n + 1, row, new] - rise[n + 1, row, old]
+    keep = _crossing(before, after, r0, r1, n, ends) & (seen.sign * (after - before) > 0)
+    # Each candidate's slope where it loses: one that has died by then, or is not yet alive, has none there, and
+    # its own switch counts instead.
+    jump = rise[n, row, new] - rise[n + 1, row, old]
+    events = Events(n, before / (before - after), (n, n + 1), row * winner.shape[2] + window, jump)
+    return [*_some([_select(events, keep)])]
+
+
+def _each(part, like: Tensor, layout: Layout, samples: int):
+    """A hinge's number, or one for each unit ``(units,)``."""
+    if not isinstance(part, Tensor):
+        return float(part)
+    part = part.detach().to(like)
+    if part.dim() == 0:
+        return part
+    return layout.rows(part.expand(like.shape)[..., None], samples)[0].flatten()
+
+
+def _select(events: Events, keep: Tensor) -> Events:
+    n, fraction, (early, late), unit, jump = events
+    return Events(n[keep], fraction[keep], (early[keep], late[keep]), unit[keep], jump[keep])
+
+
+def _some(events):
+    return (part for part in events if len(part.unit))
+
+
+def shares(moment: Tensor, change: Tensor, tolerance: float) -> Tensor:
+    """What each switch adds to the output's SMP, those that happen together counted as one.
+
+    Parameters
+    ----------
+    moment
+        ``(E,)`` interval plus fraction.
+    change
+        ``(E, m)`` change of each output's slope, with its sign.
+    tolerance
+        Moments closer than this are one: the units switch on the same difference.
+
+    Returns
+    -------
+    Tensor
+        ``(E, m)``: the joint magnitude, shared out in proportion to each one's own.
+    """
+    moment, order = moment.sort()
+    change = change[order]
+    group = torch.zeros(len(moment), dtype=torch.long, device=moment.device)
+    group[1:] = (moment.diff() > tolerance).cumsum(0)
+    size = (int(group[-1]) + 1, change.shape[1])
+    own = change.abs()
+    joint = change.new_zeros(size).index_add_(0, group, change).abs()
+    apart = change.new_zeros(size).index_add_(0, group, own)
+    share = torch.where(apart > 0, joint / apart, 0.0)[group] * own
+    return torch.empty_like(share).index_copy_(0, order, share)

@@ -1,0 +1,107 @@
+"""What is asked of a model, a path and times before anything is measured, in sentences."""
+
+import copy
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["checked_copy", "checked_times", "choose_outputs", "explained", "home_of"]
+
+_MOST_OUTPUTS = 64
+
+
+def checked_copy(model, dtype: torch.dtype):
+    """A copy of the model in ``dtype``, in which nothing needs a gradient; the caller's is not touched."""
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"dtype is a floating torch type such as torch.float64, not {dtype!r}")
+    if not callable(model):
+        raise TypeError(f"the model is a torch.nn.Module or a function of a tensor, not {type(model).__name__}")
+    if not isinstance(model, nn.Module):
+        return model
+    inner = getattr(model, "_orig_mod", None)
+    if inner is not None:
+        model = inner
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(f"module {path or 'model'} is TorchScript, inside which units cannot be seen: give the "
+                             "model it was made from")
+        if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd
+                                          | nn.RReLU):
+            raise ValueError(f"module {path or 'model'} ({type(module).__name__}) is in training mode, so the output "
+                             "is not a function of t: call model.eval() first")
+    try:
+        model = copy.deepcopy(model)
+    except Exception as error:
+        raise ValueError(f"the model cannot be copied ({error}); the measurement runs on a copy, so that yours is "
+                         "never touched: make copy.deepcopy(model) work, by removing parametrisations for one"
+                         ) from error
+    return model.to(dtype).requires_grad_(False)
+
+
+def home_of(model, times: Tensor) -> torch.device:
+    """Where a model computes: with its parameters, or, where it has none, with the times."""
+    tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
+    return tensors[0].device if tensors else times.device
+
+
+def checked_times(times) -> Tensor:
+    """Times as float64, at least two, finite and increasing."""
+    if not isinstance(times, Tensor):
+        raise TypeError(f"times is a torch tensor (P,), not {type(times).__name__}")
+    if times.ndim != 1 or len(times) < 2:
+        raise ValueError(f"times has shape {tuple(times.shape)}: it must be (P,) with at least two times")
+    times = times.detach().to(torch.float64 if times.device.type != "mps" else torch.float32)
+    if not bool(times.isfinite().all()):
+        raise ValueError(f"times[{int((~times.isfinite()).nonzero()[0])}] is not a finite number")
+    falls = (times.diff() <= 0).nonzero()
+    if len(falls):
+        n = int(falls[0]) + 1
+        raise ValueError(f"times must increase, and times[{n}] = {float(times[n]):g} does not exceed "
+                         f"times[{n - 1}] = {float(times[n - 1]):g}")
+    return times
+
+
+def choose_outputs(found, outputs, samples: int) -> Tensor:
+    """The outputs asked for, ``(samples, m)``, out of what the model returned."""
+    if callable(outputs):
+        found = outputs(found)
+    if not isinstance(found, Tensor):
+        what = "outputs(…) returned" if callable(outputs) else "the model returns"
+        raise TypeError(f"{what} a {type(found).__name__}, not a tensor: choose with outputs=lambda result: …, which "
+                        "takes what the model returns and gives a tensor (P, m)")
+    if found.ndim == 0 or found.shape[0] != samples:
+        raise ValueError(f"for {samples} inputs the output has shape {tuple(found.shape)}: its first dimension must "
+                         "be the inputs, one row for each")
+    if not found.is_floating_point():
+        raise TypeError(f"the output is of {found.dtype}: slopes need a floating tensor, such as the logits")
+    found = found.reshape(samples, -1)
+    if outputs is None or callable(outputs):
+        if found.shape[1] > _MOST_OUTPUTS:
+            raise ValueError(f"the model has {found.shape[1]} outputs, and each takes a backward pass: choose at most "
+                             f"{_MOST_OUTPUTS} with outputs=[0, 1, …] or outputs=lambda result: …")
+        return found
+    chosen = [outputs] if isinstance(outputs, int) else list(outputs)
+    for index in chosen:
+        if isinstance(index, bool) or not isinstance(index, int) or not -found.shape[1] <= index < found.shape[1]:
+            raise ValueError(f"outputs has {index!r}: indices go from 0 to {found.shape[1] - 1}, into the output "
+                             "flattened to (P, m)")
+    if not chosen or len(chosen) > _MOST_OUTPUTS:
+        raise ValueError(f"outputs names {len(chosen)} outputs: name 1 to {_MOST_OUTPUTS}")
+    return found[:, chosen]
+
+
+@contextmanager
+def explained(watch):
+    """Say which operation has no forward-mode AD, and the way round, in place of torch's own words."""
+    try:
+        yield
+    except (NotImplementedError, RuntimeError) as error:
+        text = str(error)
+        if "forward AD" not in text and "forward-mode" not in text and "jvp" not in text:
+            raise
+        raise ValueError(
+            f"{watch.place} has no forward-mode derivative in torch ({text.splitlines()[0][:160]}): write it with "
+            "operations that have one; for attention use torch.nn.attention.sdpa_kernel(SDPBackend.MATH), for an "
+            "LSTM or GRU torch.backends.mkldnn.flags(enabled=False) or torch.backends.cudnn.flags(enabled=False), "
+            "in place of grid_sample a weighted sum; or measure with smp from samples") from error
