@@ -23,6 +23,7 @@ from smpcore._corners import crossings
 from smpcore._line import Line, Rows, each
 from smpcore._straight import HOMOGENEOUS, READERS, STRAIGHT, SUMS, tangents_of
 from smpcore._units import follow
+from smpcore.switches import canonical
 
 __all__ = ["Carrier", "rows_of", "start_rows"]
 
@@ -75,7 +76,7 @@ class Carrier(TorchFunctionMode):
             return func(*args, **kwargs)
         if name == "__get__":
             name = getattr(func.__self__, "__name__", "")
-            if name not in ("T", "mT", "H", "mH", "data", "real"):
+            if name not in _PROPERTIES:
                 return func(*args, **kwargs)
         if name in READERS:
             return func(*args, **kwargs)
@@ -96,17 +97,25 @@ class Carrier(TorchFunctionMode):
             raise ValueError(f"{self.scope()}:{name} writes into out=…, which is not followed: assign instead")
         in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) \
             or (name.startswith("__i") and name[3:].rstrip("_") in _IN_PLACE)
-        op = name
-        if in_place and name != "__setitem__":
-            op = name[:-1] if not name.startswith("__i") else name[3:].strip("_")
+        if name in _TAKES_OUT:
+            raise ValueError(
+                f"{self.scope()}: the model takes numbers out of a tensor ({name}), so what it does may depend on "
+                "the input in a way that the trace cannot see: keep them in tensors, or measure with smp from "
+                "samples")
+        op = canonical(func)[0] if name not in _PROPERTIES else name
         target = leaves[0] if in_place else None
         if in_place and rows_of(target) is None and target._base is not None:
             raise ValueError(
                 f"{self.scope()}:{name} writes what depends on the line into a view of a constant tensor, which "
                 "is not followed: build the tensor with cat or stack instead")
+        if op in _RANDOM and bool(tree_unflatten(leaves, spec)[0][_RANDOM[op]]):
+            raise ValueError(f"{self.scope()}:{op} draws random numbers in training mode, so that the output is "
+                             "not a function of the input: call model.eval() first")
         for i in places:
             self._fresh(leaves[i])
         run = _Call(func, op, leaves, spec, places, in_place)
+        if not in_place and not any(isinstance(out, Tensor) for out in tree_flatten(run.result())[0]):
+            return run.result()
         rows = follow(self, run)
         if rows is None:
             rows = self._other(run)
@@ -119,11 +128,6 @@ class Carrier(TorchFunctionMode):
         if target is not None:
             outputs = [target]
         tensors = [out for out in outputs if isinstance(out, Tensor)]
-        if not tensors:
-            raise ValueError(
-                f"{self.scope()}: the model reads a number out of a tensor ({run.name}), so what it does may "
-                "depend on the input in a way that the trace cannot see: keep it in tensors, or measure with "
-                "attribute or smp instead")
         for out, found in zip(tensors, rows, strict=True):
             if found is None:
                 continue
@@ -170,7 +174,7 @@ class Carrier(TorchFunctionMode):
         for (low, rise), (middle, mid_rise), (high, late_rise) in zip(*points, strict=True):
             if rise is None:
                 off = (low != middle) | (middle != high)
-                self._gap(off.reshape(len(off), -1).any(1), f"{run.name} changes")
+                self._gap(_any(off), f"{run.name} changes")
                 results.append(Rows(line.version, None, None, middle))
                 continue
             length = each(line.lengths, low)
@@ -183,17 +187,21 @@ class Carrier(TorchFunctionMode):
                 | ((beyond - high).abs() > self.tolerance * scale) \
                 | ((rise - mid_rise).abs() > self.tolerance * steep) \
                 | ((rise - late_rise).abs() > self.tolerance * steep)
-            bent = bent.reshape(len(bent), -1).any(1)
+            bent = _any(bent)
             self._gap(bent, f"{run.name} is not straight")
             left = middle - length * 0.5 * mid_rise
             stop = middle[:-1] + (length * 0.5 * mid_rise)[:-1]
-            torn = ((left[1:] - stop).abs() > self.tolerance * scale).reshape(len(stop), -1).any(1)
+            torn = _any((left[1:] - stop).abs() > self.tolerance * scale)
             no = torn.new_zeros(1)
             torn = torch.cat([torn, no]) | torch.cat([no, torn])
             self._gap(torn, f"{run.name} jumps in value")
             broken = bool((bent | torn).any()) or any(rows.values is not None for rows in inputs)
             results.append(Rows(line.version, None, mid_rise, left if broken else None))
         return results
+
+    def whole_gap(self, reason: str) -> None:
+        """The whole stretch is a gap."""
+        self.gaps.append((float(self.line.knots[0]), float(self.line.knots[-1]), f"{self.scope()}: {reason}"))
 
     def _gap(self, pieces: Tensor, reason: str) -> None:
         for piece in pieces.nonzero()[:, 0].tolist():
@@ -256,7 +264,7 @@ class Carrier(TorchFunctionMode):
         """The number of a new call that can switch, named ``module.path:op``, with its input's size."""
         self.sizes.append((len(self.layers) + 1, numbers))
         scope = self.scope()
-        name = f"{scope}:{op}" if scope else op
+        name = f"{scope}:{op}"
         self._calls[name] = self._calls.get(name, 0) + 1
         if self._calls[name] > 1:
             name = f"{name}#{self._calls[name]}"
@@ -312,6 +320,17 @@ class Carrier(TorchFunctionMode):
         tensor._line_alias = (source, replay, source._line_stamp)
 
 
+def _any(found: Tensor) -> Tensor:
+    """``(n,)``: whether any number of each piece is true."""
+    return found.flatten(1).any(1) if found.dim() > 1 else found
+
+
+#: Calls that take numbers out of tensors, where no trace can follow.
+_TAKES_OUT = frozenset("item tolist numpy __array__ __bool__ __int__ __float__ __index__ __complex__ "
+                       "is_nonzero equal allclose __contains__ __format__".split())
+_PROPERTIES = frozenset(("T", "mT", "H", "mH", "data", "real"))
+#: Calls that draw random numbers where this argument is true.
+_RANDOM = {"dropout": 2, "feature_dropout": 2, "alpha_dropout": 2, "feature_alpha_dropout": 2, "rrelu": 3}
 _IN_PLACE = {"add", "sub", "mul", "truediv", "div", "pow", "and", "or", "xor"}
 
 
@@ -385,8 +404,11 @@ class _Call:
     def slopes(self, inputs, tangents, carrier):
         """Values and slopes of every output on each piece: ``[(values, slopes or None)]``."""
         moving = [i for i, part in enumerate(tangents) if part is not None]
+        flat, _ = tree_flatten(self.leaves[0] if self.in_place else self.result())
         count = max(len(part) for part in [*inputs, *[tangents[i] for i in moving]])
         inputs = [part.expand(count, *part.shape[1:]) for part in inputs]
+
+        nothing_floats = not any(part.is_floating_point() for part in flat if isinstance(part, Tensor))
 
         def one(values, slopes):
             def only(*parts):
@@ -397,8 +419,8 @@ class _Call:
                 flat = [part for part in flat if isinstance(part, Tensor)]
                 return tuple(part for part in flat if part.is_floating_point()), tuple(
                     part for part in flat if not part.is_floating_point())
-            if not moving:
-                floats, others = only()
+            if not moving or nothing_floats:
+                floats, others = only(*[values[i] for i in moving])
                 return floats, tuple(torch.zeros_like(part) for part in floats), others
             floats, rise, others = torch.func.jvp(
                 only, tuple(values[i] for i in moving), tuple(slopes), has_aux=True)
@@ -413,7 +435,6 @@ class _Call:
                 f"{carrier.scope()}:{self.name} cannot be followed along a line ({str(error).splitlines()[0]}): "
                 "use an operation with forward-mode AD, or measure with smp from samples") from error
         floats, rise, others = iter(floats), iter(rise), iter(others)
-        flat, _ = tree_flatten(self.leaves[0] if self.in_place else self.result())
         return [(next(floats), next(rise)) if part.is_floating_point() else (next(others), None)
                 for part in flat if isinstance(part, Tensor)]
 

@@ -1,15 +1,14 @@
 """How each piecewise-linear unit is carried along: where it cuts the line, and which tangents go on."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from smpcore import _selections as selections
 from smpcore._corners import crossings, envelope_corners, zero_or
 from smpcore._line import Rows, each
+from smpcore.switches import TABLE, UNFOLLOWED, Hinges, Selection, describe
 
-__all__ = ["THRESHOLDS", "follow"]
+__all__ = ["follow"]
 
 
 def _bound(run, *names, **defaults) -> dict:
@@ -21,43 +20,11 @@ def _bound(run, *names, **defaults) -> dict:
     return bound
 
 
-def _fixed(*points) -> Callable:
-    return lambda run: list(points)
+# What reorders floats: straight at some points of a piece proves nothing about those between.
+_REORDERS = frozenset(UNFOLLOWED) - {
+    name for name in UNFOLLOWED if UNFOLLOWED[name].startswith("a mask")} - {"argsort", "argmax", "argmin"}
 
-
-def _bounds(run) -> list:
-    bound = _bound(run, "input", min=None, max=None)
-    return [point for point in (bound["min"], bound["max"]) if point is not None]
-
-
-def _hardtanh(run) -> list:
-    bound = _bound(run, "input", min_val=-1.0, max_val=1.0)
-    return [bound["min_val"], bound["max_val"]]
-
-
-def _threshold(run) -> list | None:
-    bound = _bound(run, "input", "threshold", "value")
-    # Another value than the threshold's own is a jump of the value, which no cut makes straight.
-    return [bound["threshold"]] if bound["threshold"] == bound["value"] else None
-
-
-def _softshrink(run) -> list:
-    bound = _bound(run, "input", lambd=0.5)
-    return [-bound["lambd"], bound["lambd"]]
-
-
-#: Units of one input that bend at thresholds: from the call to the thresholds.
-THRESHOLDS: dict[str, Callable] = {
-    "relu": _fixed(0.0), "leaky_relu": _fixed(0.0), "prelu": _fixed(0.0), "rrelu": _fixed(0.0),
-    "relu6": _fixed(0.0, 6.0), "hardtanh": _hardtanh, "hardsigmoid": _fixed(-3.0, 3.0),
-    "threshold": _threshold, "abs": _fixed(0.0), "absolute": _fixed(0.0), "__abs__": _fixed(0.0),
-    "clamp": _bounds, "clip": _bounds,
-    "clamp_min": lambda run: [_bound(run, "input", "min")["min"]],
-    "clamp_max": lambda run: [_bound(run, "input", "max")["max"]],
-    "softshrink": _softshrink,
-}
-
-_POOLS = {f"max_pool{d}d{ending}": d for d in (1, 2, 3) for ending in ("", "_with_indices")}
+_POOLS = {f"max_pool{d}d": d for d in (1, 2, 3)}
 _ADAPTIVE = {f"adaptive_max_pool{d}d": d for d in (1, 2, 3)}
 _TWO = {"maximum": 1, "minimum": -1, "fmax": 1, "fmin": -1}
 _OVER = {"amax": 1, "amin": -1, "max": 1, "min": -1}
@@ -66,18 +33,23 @@ _OVER = {"amax": 1, "amin": -1, "max": 1, "min": -1}
 def follow(carrier, run) -> list[Rows] | None:
     """Rows of a unit's outputs; None for a call that is not a unit of the table."""
     name = run.name
-    if name in THRESHOLDS and run.places == [0]:
-        points = THRESHOLDS[name](run)
-        if points is not None:
-            return _bend(carrier, run, points)
-    if name in _POOLS or name in _ADAPTIVE or name in _TWO or name in _OVER:
+    if name in _REORDERS:
+        carrier.whole_gap(f"{name}: {UNFOLLOWED[name]}")
+        return None
+    if name not in TABLE:
+        return None
+    unit = describe(name, *run.arguments()) if run.places == [0] or name not in ("clamp", "prelu") else None
+    if isinstance(unit, Hinges) and run.places == [0] and unit.straight \
+            and not any(torch.as_tensor(hinge.step).any() for hinge in unit.hinges):
+        return _bend(carrier, run, unit)
+    if isinstance(unit, Selection):
         chosen = _selection(run)
         if chosen is not None:
             return _select(carrier, run, *chosen)
     return None
 
 
-def _bend(carrier, run, points) -> list[Rows]:
+def _bend(carrier, run, unit: Hinges) -> list[Rows]:
     tensor = run.leaves[0]
     layer = carrier.layer(run.name, tensor.numel())
     line = carrier.line
@@ -87,20 +59,21 @@ def _bend(carrier, run, points) -> list[Rows]:
     if run.name == "relu" and rows.values is None and not run.in_place:
         # It waits: a pool that reads it first, and alone, makes one unit with it.
         return [Rows(rows.version, None, rows.tangents, None, (rows, layer))]
-    for point in points:
-        offset = point.detach() if isinstance(point, Tensor) else point
+    for hinge in unit.hinges:
         left, right = line.ends(rows)
-        carrier.cut_only(*crossings(left - offset, right - offset), layer)
+        carrier.cut_only(*crossings(left - hinge.at, right - hinge.at), layer)
         rows = line.bring(rows)
     middle = line.at(rows, 0.5)
-    if run.name == "relu":
-        tangents = rows.tangents * (middle > 0)
-        values = None if rows.values is None else torch.relu(line.left(rows))
-        return [Rows(line.version, None, tangents, values)]
-    ((value, tangents),) = run.slopes([middle], [rows.tangents], carrier)
+    slope = None
+    for hinge in unit.hinges:
+        below, above = (torch.as_tensor(side, dtype=middle.dtype, device=middle.device)
+                        for side in (hinge.below, hinge.above))
+        slope = torch.where(middle > hinge.at, above, below if slope is None else slope)
+    tangents = rows.tangents if slope is None else rows.tangents * slope
     values = None
     if rows.values is not None:
-        values = value - each(line.lengths * 0.5, value) * tangents
+        middle = unit.output(middle)
+        values = middle - each(line.lengths * 0.5, middle) * tangents
     return [Rows(line.version, None, tangents, values)]
 
 
@@ -121,6 +94,8 @@ def _selection(run):
         bound = {key: bound[key] for key in ("stride", "padding", "dilation", "ceil_mode")} \
             | {"size": bound["kernel_size"]}
         return selections.pool(_POOLS[name], first.shape, out.shape, device=device, **bound), [first]
+    if name not in _TWO and name not in _OVER:
+        return None
     sign = _TWO.get(name) or _OVER[name]
     if name in _OVER:
         bound = _bound(run, "input", dim=None, keepdim=False, other=None)

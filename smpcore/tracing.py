@@ -181,7 +181,7 @@ class _Tracer:
         """One stretch, or None where it has too many pieces."""
         knots = torch.tensor([begin, stop], dtype=torch.float64, device=self.start.device)
         line = Line(knots, self.closest)
-        carrier = Carrier(line, lambda: self.path[-1] if self.path else "", 1e-9 if self.eps < 1e-10 else 1e-3,
+        carrier = Carrier(line, lambda: self.path[-1] if self.path else "model", 1e-9 if self.eps < 1e-10 else 1e-3,
                           self.widths, self.room)
         x = self.point(begin)
         start_rows(x, Rows(0, x.detach().clone(), (self.end - self.start)[None, None]))
