@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""The main job: make the environment, execute the notebooks, write a page of what came out.
+
+    python3 ci/run.py                             every notebook, on its defaults
+    python3 ci/run.py 01 -p samples 4001          notebooks by the start of their name, with a parameter
+    python3 ci/run.py --file notebooks/parameters/full.yaml
+    python3 ci/run.py --list                      notebooks, their parameters, defaults and help
+    python3 ci/run.py --lab                       JupyterLab on the notebooks
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import environment
+
+
+def arguments(given=None):
+    parser = argparse.ArgumentParser(
+        prog="ci/run.py", description="Execute the notebooks headlessly and write runs/index.html.",
+        formatter_class=argparse.RawDescriptionHelpFormatter, epilog=__doc__.split("\n\n", 1)[1])
+    parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK",
+                        help="the start of a notebook's name, such as 01; all of them by default")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                        help="a parameter, which every chosen notebook must have; VALUE is read as YAML")
+    parser.add_argument("--file", metavar="YAML",
+                        help="parameters from a file whose top keys are a notebook's number, or 'all'")
+    parser.add_argument("--output", metavar="DIR", help="where the runs go (default: runs/ of the project)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at once (default: 1)")
+    parser.add_argument("--here", action="store_true",
+                        help="use the interpreter that runs this, with what is installed in it")
+    parser.add_argument("--list", action="store_true", help="list notebooks and parameters, run nothing")
+    parser.add_argument("--lab", action="store_true", help="open JupyterLab on the notebooks")
+    chosen = parser.parse_args(given)
+    if chosen.jobs < 1:
+        parser.error(f"--jobs {chosen.jobs}: at least one notebook has to run at a time")
+    return chosen
+
+
+def main(given=None) -> int:
+    """Run the job; the exit code is 0 only where every notebook ran."""
+    chosen = arguments(given)
+    if not chosen.here:
+        try:
+            python = environment.ensure()
+        except environment.SetupError as error:
+            print(error, file=sys.stderr)
+            return 2
+        command = [str(python), str(Path(__file__).resolve()), "--here", *(sys.argv[1:] if given is None else given)]
+        try:
+            return subprocess.call(command)
+        except KeyboardInterrupt:
+            return 130
+    if chosen.lab:
+        return subprocess.call([sys.executable, "-m", "jupyter", "lab", str(environment.ROOT / "notebooks")])
+    os.environ.setdefault("PYTHONIOENCODING", "utf-8")
+    import runner
+    try:
+        return runner.job(chosen)
+    except runner.Refused as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted: finished runs are kept.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
