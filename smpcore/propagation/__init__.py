@@ -10,8 +10,16 @@ from smpcore.propagation.rules import (
     two_slope_smp,
     two_slope_smp_std,
 )
+from smpcore.propagation.spread import (
+    Spread,
+    convex_unit_smp,
+    maximum_smp,
+    simulated_spread,
+    two_slope_spread,
+)
 
 __all__ = [
-    "MaxPoolSmp", "linear_smp", "max_pool_smp", "max_pool_smp_estimate", "random_linear_smp",
-    "shared_linear_smp", "two_slope_smp", "two_slope_smp_std",
+    "MaxPoolSmp", "Spread", "convex_unit_smp", "linear_smp", "max_pool_smp", "max_pool_smp_estimate",
+    "maximum_smp", "random_linear_smp", "shared_linear_smp", "simulated_spread", "two_slope_smp",
+    "two_slope_smp_std", "two_slope_spread",
 ]

@@ -27,7 +27,9 @@ def tensors(**named) -> tuple[list[Tensor], torch.dtype]:
     result = []
     for name, value in named.items():
         try:
-            tensor = torch.as_tensor(value)
+            # A plain number has float64's digits; torch by itself would keep only float32's.
+            exact = torch.float64 if isinstance(value, float | int | list | tuple) else None
+            tensor = torch.as_tensor(value, dtype=exact)
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"{name} has to be a number or a tensor, not {type(value).__name__}") from error
         if tensor.is_complex():

@@ -65,7 +65,8 @@ def bivariate_cdf(h: Tensor, k: Tensor, correlation: Tensor) -> Tensor:
     inside = correlation.clamp(-1 + 1e-15, 1 - 1e-15)
     root = ((1 - inside) * (1 + inside)).sqrt()
     origin = (h == 0) & (k == 0)
-    centred = 0.25 + torch.asin(inside) / (2 * math.pi)
+    # The last term is 0 there, and carries the slope φ(0)Φ(0) in either bound.
+    centred = 0.25 + torch.asin(inside) / (2 * math.pi) + (h + k) / math.sqrt(8 * math.pi)
     first, second = torch.where(origin, 1.0, h), torch.where(origin, 1.0, k)
     sides = torch.where((first < 0) != (second < 0), 0.5, 0.0)
     value = (0.5 * normal_cdf(first) + 0.5 * normal_cdf(second) - sides
@@ -77,7 +78,8 @@ def bivariate_cdf(h: Tensor, k: Tensor, correlation: Tensor) -> Tensor:
 def _owens_t(h: Tensor, product: Tensor) -> Tensor:
     """Owen's T(h, a) given h and the product ha; a has the sign that h = 0 takes from above."""
     sign = torch.where((h < 0) == (product < 0), 1.0, -1.0)
-    a, b = h.abs(), product.abs()
+    # Magnitudes that keep the slope from above at 0, where abs() has none.
+    a, b = (torch.where(part < 0, -part, part) for part in (h, product))
     # The wedge is integrated below 45 degrees, where the integrand is smooth; above, by reflection.
     steep = b > a
     low, high = torch.where(steep, a, b), torch.where(steep, b, a)
