@@ -66,13 +66,14 @@ class Carrier(TorchFunctionMode):
         self.gaps: list[tuple[float, float, str]] = []
         self.sizes: list[tuple[int, int]] = []  # (units before it, its numbers on one piece) of each tensor
         self._calls: dict[str, int] = {}
+        self._open: list = []
 
     def __torch_function__(self, func, types_, args=(), kwargs=None):
         kwargs = kwargs or {}
         leaves, spec = tree_flatten((args, kwargs))
         places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and rows_of(leaf) is not None]
         name = getattr(func, "__name__", str(func))
-        if not places:
+        if not places or name in _ANEW:
             return func(*args, **kwargs)
         if name == "__get__":
             name = getattr(func.__self__, "__name__", "")
@@ -82,9 +83,14 @@ class Carrier(TorchFunctionMode):
             return func(*args, **kwargs)
         if isinstance(func, types.FunctionType) and name not in ("__setitem__",):
             inside = _opened(func)
-            if inside is not None:
-                with self:
-                    return inside(*args, **kwargs)
+            # Some call themselves again under the same name: then it is one call.
+            if inside is not None and func not in self._open:
+                self._open.append(func)
+                try:
+                    with self:
+                        return inside(*args, **kwargs)
+                finally:
+                    self._open.pop()
         return self._call(func, name, leaves, spec, places)
 
     # One call -----------------------------------------------------------------------------------------------
@@ -128,7 +134,7 @@ class Carrier(TorchFunctionMode):
         if target is not None:
             outputs = [target]
         tensors = [out for out in outputs if isinstance(out, Tensor)]
-        for out, found in zip(tensors, rows, strict=True):
+        for number, (out, found) in enumerate(zip(tensors, rows, strict=True)):
             if found is None:
                 continue
             self.sizes.append((len(self.layers), out.numel()))
@@ -143,13 +149,13 @@ class Carrier(TorchFunctionMode):
             for i in run.places:
                 source = run.leaves[i]
                 if source.untyped_storage().data_ptr() == out.untyped_storage().data_ptr() and out.numel():
-                    out._line_alias = (source, run.replay(i), source._line_stamp)
+                    out._line_alias = (source, run.replay(i, number), source._line_stamp)
                     break
         return first
 
     def _other(self, run) -> list[Rows]:
         """A call that is not in the table of units: straight by name, or looked at."""
-        inputs = [self.rows(run.leaves[i]) for i in run.places]
+        inputs = self.all_rows([run.leaves[i] for i in run.places])
         moving = [rows for rows in inputs if rows.tangents is not None]
         exact = all(rows.values is None for rows in inputs)
         if moving and exact and len(moving) == len(inputs):
@@ -220,6 +226,11 @@ class Carrier(TorchFunctionMode):
             rows = Rows(self.line.version, rows.first, tangents)
         tensor._line_rows = self.line.bring(rows)
         return tensor._line_rows
+
+    def all_rows(self, tensors: list[Tensor]) -> list[Rows]:
+        """Up-to-date rows of several tensors: reading one may cut the line for all."""
+        found = [self.rows(tensor) for tensor in tensors]
+        return [self.line.bring(rows) for rows in found]
 
     def _rectify(self, before: Rows, layer: int) -> Tensor:
         before = self.line.bring(before)
@@ -328,6 +339,9 @@ def _any(found: Tensor) -> Tensor:
 #: Calls that take numbers out of tensors, where no trace can follow.
 _TAKES_OUT = frozenset("item tolist numpy __array__ __bool__ __int__ __float__ __index__ __complex__ "
                        "is_nonzero equal allclose __contains__ __format__".split())
+#: Calls that take a tensor's form alone, and give new numbers.
+_ANEW = frozenset("zeros_like ones_like empty_like full_like new_zeros new_ones new_full new_empty new_tensor "
+                  "new_empty_strided".split())
 _PROPERTIES = frozenset(("T", "mT", "H", "mH", "data", "real"))
 #: Calls that draw random numbers where this argument is true.
 _RANDOM = {"dropout": 2, "feature_dropout": 2, "alpha_dropout": 2, "feature_alpha_dropout": 2, "rrelu": 3}
@@ -368,8 +382,8 @@ class _Call:
         """The call on each of the pieces: inputs ``(n, *shape)``."""
         return torch.func.vmap(self.of)(*inputs)
 
-    def replay(self, place):
-        """A function that repeats this view on rows ``(n, *shape)`` of the tensor it looks at."""
+    def replay(self, place, number):
+        """A function that repeats this view, its output of that number, on rows ``(n, *shape)`` of the tensor it looks at."""
         index = self.places.index(place)
         leaves, places = list(self.leaves), self.places
 
@@ -379,7 +393,7 @@ class _Call:
                 mine[places[index]] = value
                 args, kwargs = tree_unflatten(mine, self.spec)
                 found = self.func(*args, **kwargs)
-                return found if isinstance(found, Tensor) else found[0]
+                return found if isinstance(found, Tensor) else found[number]
             return torch.func.vmap(one)(rows)
         return view
 

@@ -55,7 +55,7 @@ def tangents_of(run, inputs: list[Rows]) -> list | None:
     if name in ("clone", "contiguous", "detach") and run.places == [0]:
         return [tangents]
     if name == "batch_norm" and run.places == [0] and not run.in_place and not args[5]:
-        _, mean, variance, weight, _, _, _, eps, *_ = args
+        _, weight, _, _, variance, _, _, eps, *_ = args
         scale = (variance + eps).rsqrt()
         if weight is not None:
             scale = scale * weight

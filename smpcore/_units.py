@@ -122,7 +122,7 @@ def _select(carrier, run, selection, tensors) -> list[Rows]:
         fused = waiting.before[1]
         inputs = [line.bring(waiting.before[0])]
     else:
-        inputs = [_constant(carrier, tensor) for tensor in tensors]
+        inputs = [line.bring(rows) for rows in [_constant(carrier, tensor) for tensor in tensors]]
     layer = carrier.layer(run.name, sum(tensor.numel() for tensor in tensors))
     sign, table = selection.sign, selection.table
     explicit = any(rows.values is not None for rows in inputs)
@@ -159,7 +159,7 @@ def _select(carrier, run, selection, tensors) -> list[Rows]:
     winner, rounds = envelope_corners(low, high)
     place[row, window] = columns.gather(1, winner[:, None])[:, 0]
     tangents = arranged([rows.tangents for rows in inputs])
-    before = line.knots
+    before, parents = line.knots, None
     if any(len(part[0]) for part in rounds):
         which, fraction, old, new = (torch.cat(parts) for parts in zip(*rounds, strict=True))
         maker = torch.full_like(which, layer)
@@ -168,13 +168,12 @@ def _select(carrier, run, selection, tensors) -> list[Rows]:
             zero = columns.shape[1] - 1
             maker[(old == zero) | (new == zero)] = fused
         parents = carrier.cut_only((row // count)[which], fraction, maker)
-    else:
-        parents = None
-    rows_in = torch.arange(len(left), device=left.device)
-    if parents is not None:
-        rows_in = (parents[:, None] * count + rows_in[:count]).flatten()
-        place = place[rows_in]
-        middles = (line.knots[1:] + line.knots[:-1]) / 2
+    # Also where nothing was cut: a corner on a knot that was there already decides who wins behind it.
+    parents = torch.arange(line.count, device=left.device) if parents is None else parents
+    rows_in = (parents[:, None] * count + torch.arange(count, device=left.device)).flatten()
+    place = place[rows_in]
+    middles = (line.knots[1:] + line.knots[:-1]) / 2
+    if rounds and len(rounds[0][0]):
         for which, fraction, _, new in rounds:
             piece = row[which] // count
             times = before[piece] + fraction.to(before.dtype) * (before[piece + 1] - before[piece])
