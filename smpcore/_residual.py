@@ -1,7 +1,8 @@
 """What no smooth curve explains: the part of the second differences that kinks have left there.
 
-A kink with jump J, a fraction α into a cell, adds (1−α)J and αJ to two neighbouring second differences:
-the sum of what it adds is J wherever it lies. To read it, the smooth background has to be known: it is interpolated through the nearest samples that no kink touches, one fit for each suspected sample.
+A kink with jump J, a fraction α into a cell, adds (1−α)J and αJ to two neighbouring second differences: the
+sum of what it adds is J wherever it lies. To read that sum, the smooth background under it has to be known:
+it is interpolated through the nearest samples that no kink touches, one fit for each suspected sample.
 """
 
 import math
@@ -15,9 +16,10 @@ from torch import Tensor
 _MAD = 1.4826
 # What white noise of deviation 1 leaves in `_interpolation_error`.
 _GAIN = math.sqrt(1 + 2 * (4**2 + 1) / 6**2)
-# Two or three samples beside a lone kink the interpolation errs too, by 2/3 and by 1/6 of the kink. The
-# latter is told from a second kink at once; for the former, the fit decides.
-_SIDELOBE = 0.3
+# Near a lone kink the interpolation errs too, by 2/3 and by 1/6 of it two and three samples off. Where kinks
+# are few, the fit decides whether the former is a second kink; where they are many, masking both would leave
+# no background, and a second kink shows when the first has been taken out.
+_SIDELOBE, _SIDELOBE_CROWDED = 0.3, 0.67
 # Where kinks touch fewer of a row's samples than this, they cannot have moved its medians by more than 3%.
 _FEW = 1 / 50
 _MORE_PASSES = 3
@@ -71,17 +73,20 @@ def kink_parts(second: Tensor, window: int, threshold: float, rounding: Tensor) 
     rows, samples = second.shape
     error = _interpolation_error(second)
     noise = torch.maximum(_deviation(error), rounding)
-    hits = _grown(_hits_of_error(second, error, threshold * noise))
+    hits = _grown(_hits_of_error(second, error, threshold * noise, _SIDELOBE))
     suspects = _examine(second, hits, noise, window, threshold)
     touched = torch.zeros(rows, dtype=torch.int64, device=second.device)
     touched.index_add_(0, suspects.where // samples, torch.ones_like(suspects.where))
-    crowded = (touched > _FEW * samples).nonzero()[:, 0]
-    if len(crowded):
+    # Rows with many kinks, or of which the first look has left too little to see a background.
+    enough = max(window - 1, samples / 2)
+    crowded = (touched > _FEW * samples) | (samples - hits.sum(1) < enough)
+    if crowded.any():
+        chosen = crowded.nonzero()[:, 0]
         # Kinks have moved these rows' medians and hidden one another: look again at what they leave.
-        again, noise[crowded] = _look_again(
-            second[crowded], _of_rows(suspects, crowded, samples), rounding[crowded], window, threshold)
-        kept = touched[suspects.where // samples] <= _FEW * samples
-        again = again._replace(where=crowded[again.where // samples] * samples + again.where % samples)
+        again, noise[chosen] = _look_again(
+            second[chosen], _of_rows(suspects, chosen, samples), rounding[chosen], window, threshold)
+        kept = ~crowded[suspects.where // samples]
+        again = again._replace(where=chosen[again.where // samples] * samples + again.where % samples)
         suspects = _Suspects(*(torch.cat([old[kept], new]) for old, new in zip(suspects, again, strict=True)))
         order = suspects.where.argsort()
         suspects = _Suspects(*(column[order] for column in suspects))
@@ -96,7 +101,7 @@ def _look_again(
         clean.view(-1)[suspects.where] -= suspects.left
         error = _interpolation_error(clean)
         noise = torch.maximum(_deviation(error), rounding)
-        hits = _hits_of_error(clean, error, threshold * noise)
+        hits = _hits_of_error(clean, error, threshold * noise, _SIDELOBE_CROWDED)
         hits.view(-1)[suspects.where[suspects.stands_out]] = True
         hits = _grown(hits) | _hits_of_curvature(clean, rounding, threshold)
         suspects = _examine(second, hits, noise, window, threshold)
@@ -117,11 +122,13 @@ def _interpolation_error(second: Tensor) -> Tensor:
     return error.abs_()
 
 
-def _hits_of_error(second: Tensor, error: Tensor, limit: Tensor) -> Tensor:
+def _hits_of_error(second: Tensor, error: Tensor, limit: Tensor, sidelobe: float) -> Tensor:
     """Samples that interpolation misses, sidelobes apart."""
     row, place = (error > limit[:, None]).nonzero(as_tuple=True)
     strongest = _neighbourhood(error, row, place, (-3, -2, 2, 3))
-    keep = (error[row, place] >= _SIDELOBE * strongest) & _sharp(second, row, place)
+    keep = error[row, place] >= sidelobe * strongest
+    row, place = row[keep], place[keep]
+    keep = _sharp(second, row, place)
     hits = torch.zeros_like(error, dtype=torch.bool)
     hits[row[keep], place[keep]] = True
     return hits
@@ -174,43 +181,50 @@ def _fit(second: Tensor, where: Tensor, noise: Tensor, window: int) -> tuple[Ten
     points = window - 1
     row = where // samples
     # Numbered without the suspects, the sample after suspect k has the number where[k] − k, so neighbours are
-    # found by counting, however far away they are. Near an end, they come from the other side.
+    # found by counting, however far away they are. Suspects in a run have the same ones: one fit for all.
     number = where - torch.arange(len(where), device=where.device)
+    begins = torch.ones_like(where, dtype=torch.bool)
+    begins[1:] = (number.diff() != 0) | (row.diff() != 0)
+    first = begins.nonzero()[:, 0]
+    run = begins.cumsum(0) - 1
     edges = torch.arange(rows + 1, device=where.device) * samples
     edges = edges - torch.searchsorted(where, edges)
-    low, high = edges[row], edges[row + 1]
-    start = torch.minimum(torch.maximum(number - points // 2, low), high - points).clamp_min_(0)
+    low, high = edges[row[first]], edges[row[first] + 1]
+    # Near an end of the row, neighbours come from the other side.
+    start = torch.minimum(torch.maximum(number[first] - points // 2, low), high - points).clamp_min_(0)
     chosen = start + torch.arange(points, device=where.device)[:, None]
     place = chosen + torch.searchsorted(number, chosen, right=True)
     place.clamp_max_(second.numel() - 1)
-    values = second.reshape(-1)
-    estimate, leverage, misfit = _cubic_at_zero((place - where).to(second.dtype), values[place])
-    deviation = torch.maximum(misfit, noise[row]) * (1 + leverage).sqrt()
+    values, origin = second.reshape(-1), where[first]
+    estimate, leverage, misfit = _cubic(
+        (place - origin).to(second.dtype), values[place], (where - origin[run]).to(second.dtype), run)
+    deviation = torch.maximum(misfit[run], noise[row]) * (1 + leverage).sqrt()
     left = values[where] - estimate
     # A row with hardly an untouched sample has no background to see: nothing is claimed there.
-    return torch.where(high - low < points, 0, left), deviation
+    return torch.where((high - low < points)[run], 0, left), deviation
 
 
-def _cubic_at_zero(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Least-squares cubic through ``(points, K)``, at 0: value, leverage, and residual deviation, ``(K,)``.
+def _cubic(x: Tensor, y: Tensor, at: Tensor, run: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Least-squares cubics through ``(points, R)``, read at ``at (K,)``, each on the cubic ``run (K,)``.
 
-    By orthogonal polynomials (G. Forsythe, J. SIAM 5, 1957), which need no linear solver.
+    Returns value and leverage ``(K,)``, and each cubic's residual deviation ``(R,)``. By orthogonal
+    polynomials (G. Forsythe, J. SIAM 5, 1957), which need no linear solver.
     """
     before, now = torch.zeros_like(x), torch.ones_like(x)
-    before_0, now_0 = torch.zeros_like(x[0]), torch.ones_like(x[0])
-    value, leverage = torch.zeros_like(x[0]), torch.zeros_like(x[0])
-    norm_before = None
+    before_at, now_at = torch.zeros_like(at), torch.ones_like(at)
+    value, leverage = torch.zeros_like(at), torch.zeros_like(at)
+    back = norm_before = torch.zeros_like(x[0])
     for degree in range(4):
         norm = (now * now).sum(0)
         share = (y * now).sum(0) / norm
-        value = value + share * now_0
-        leverage = leverage + now_0**2 / norm
+        value = torch.addcmul(value, share[run], now_at)
+        leverage = torch.addcdiv(leverage, now_at * now_at, norm[run])
         y = torch.addcmul(y, share, now, value=-1)
         if degree < 3:
             shift = (x * now * now).sum(0) / norm
-            back = norm / norm_before if degree else torch.zeros_like(norm)
+            back = norm / norm_before if degree else back
             before, now = now, torch.addcmul((x - shift) * now, back, before, value=-1)
-            before_0, now_0 = now_0, -shift * now_0 - back * before_0
+            before_at, now_at = now_at, (at - shift[run]) * now_at - back[run] * before_at
             norm_before = norm
     return value, leverage, ((y * y).sum(0) / (len(x) - 4)).sqrt()
 

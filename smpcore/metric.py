@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smpcore._residual import Parts, kink_parts, lower_median
+from smpcore._residual import kink_parts, lower_median
 
 __all__ = ["Kinks", "find_kinks", "smp"]
 
-# Samples worked on at a time: small enough for a processor's cache, large enough to keep a GPU busy.
-_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 24}
+# Samples worked on at a time: this bounds the memory (about 100 bytes each) and keeps a GPU busy.
+_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 24}
 # A phase of a longer lag has at least this many windows, or its medians mean little.
 _WINDOWS = 4
 # Noise this small beside the largest second difference hides nothing that matters.
@@ -132,7 +132,8 @@ def _totals(rows: Tensor, lag: int | str, window: int, threshold: float) -> tupl
     chosen = torch.full_like(best, 1 if lag == "auto" else lag, dtype=torch.int64)
     if lag != "auto":
         return best, chosen
-    open_rows = ((noise > _HARMLESS * largest) & _noisy(rows)).nonzero()[:, 0]
+    open_rows = (noise > _HARMLESS * largest).nonzero()[:, 0]
+    open_rows = open_rows[_noisy(rows[open_rows])]
     step = 2
     while len(open_rows) and rows.shape[1] >= _needed(step, window * _WINDOWS):
         reading, _, _ = _reading(rows[open_rows], step, window, threshold)
@@ -148,38 +149,50 @@ def _totals(rows: Tensor, lag: int | str, window: int, threshold: float) -> tupl
 def _reading(rows: Tensor, lag: int, window: int, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
     """SMP times spacing, noise and largest second difference of each row at one lag, over its phases."""
     total, noise, largest = (torch.zeros(len(rows), dtype=rows.dtype, device=rows.device) for _ in range(3))
-    for _, parts, second, deviation in _phases(rows, lag, window, threshold):
-        total += parts.totals(*second.shape)
-        noise += deviation
-        largest = torch.maximum(largest, second.abs().amax(1))
+    for phases, second, rounding in _phases(rows, lag):
+        parts, deviation = kink_parts(second, window, threshold, rounding)
+        total += parts.totals(*second.shape).view(-1, len(phases)).sum(1)
+        noise += deviation.view(-1, len(phases)).sum(1)
+        largest = torch.maximum(largest, _largest(second).view(-1, len(phases)).amax(1))
     return total / lag**2, noise / lag, largest
 
 
-def _phases(
-    rows: Tensor, lag: int, window: int, threshold: float
-) -> Iterator[tuple[int, Parts, Tensor, Tensor]]:
-    """Each of the ``lag`` ways of taking every lag-th of the averaged samples: itself a signal at lag 1."""
-    rounding = 2 * torch.finfo(rows.dtype).eps * rows.abs().amax(1)
-    if lag > 1:
-        # Differences from the row's middle, so that an offset does not cost the running sum its digits.
-        level = rows[:, :1] + rows[:, -1:]
-        sums = torch.nn.functional.pad((rows - level / 2).cumsum(1), (1, 0))
-        rows = (sums[:, lag:] - sums[:, :-lag]) / lag
-        rounding = rounding + torch.finfo(rows.dtype).eps * sums.abs().amax(1) / lag
-    for phase in range(lag):
-        second = rows[:, phase::lag].diff().diff()
-        parts, deviation = kink_parts(second, window, threshold, rounding)
-        yield phase, parts, second, deviation
+def _phases(rows: Tensor, lag: int) -> Iterator[tuple[range, Tensor, Tensor]]:
+    """Second differences of the averaged samples, ``lag`` apart, and what rounding may make of them.
+
+    Every lag-th sample is a signal of its own, so there are ``lag`` of them, in two groups of equal length:
+    yields the phases of a group, ``(B · phases, n)`` and ``(B · phases,)``.
+    """
+    rounding = 2 * torch.finfo(rows.dtype).eps * _largest(rows)
+    if lag == 1:
+        yield range(1), rows.diff().diff(), rounding
+        return
+    # Differences from the row's level, so that an offset does not cost the running sum its digits.
+    level = (rows[:, :1] + rows[:, -1:]) / 2
+    sums = torch.nn.functional.pad((rows - level).cumsum(1), (1, 0))
+    rounding = rounding + torch.finfo(rows.dtype).eps * _largest(sums) / lag
+    averages = (sums[:, lag:] - sums[:, :-lag]) / lag
+    length, longer = divmod(averages.shape[1], lag)
+    spread = torch.nn.functional.pad(averages, (0, -averages.shape[1] % lag))
+    spread = spread.view(len(rows), -1, lag).transpose(1, 2)
+    for phases, samples in ((range(longer), length + 1), (range(longer, lag), length)):
+        if len(phases):
+            group = spread[:, phases.start:phases.stop, :samples].reshape(-1, samples).contiguous()
+            yield phases, group.diff().diff(), rounding.repeat_interleave(len(phases))
 
 
 def _at_full_rate(row: Tensor, lag: int, window: int, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
     """The parts of all phases in order of time: place in samples, share of the jump (times spacing), sign."""
-    phases = _phases(row, lag, window, threshold)
-    found = [(parts.where * lag + phase, parts) for phase, parts, _, _ in phases]
-    place = torch.cat([where for where, _ in found])
+    places, found = [], []
+    for phases, second, rounding in _phases(row, lag):
+        parts, _ = kink_parts(second, window, threshold, rounding)
+        phase, step = parts.where // second.shape[1], parts.where % second.shape[1]
+        places.append(step * lag + phase + phases.start)
+        found.append(parts)
+    place = torch.cat(places)
     order = place.argsort()
-    jump = torch.cat([parts.jump for _, parts in found])[order] / lag**2
-    sign = torch.cat([parts.sign for _, parts in found])[order]
+    jump = torch.cat([parts.jump for parts in found])[order] / lag**2
+    sign = torch.cat([parts.sign for parts in found])[order]
     # A second difference belongs to the middle of its three averages.
     return place[order].to(row.dtype) + lag + (lag - 1) / 2, jump, sign
 
@@ -202,6 +215,12 @@ def _gathered(place: Tensor, jump: Tensor, sign: Tensor, lag: int) -> tuple[Tens
     centre = torch.zeros_like(total).index_add_(0, group, weight * place) / mass
     keep = total != 0
     return centre[keep], total[keep]
+
+
+def _largest(rows: Tensor) -> Tensor:
+    """The largest magnitude of each row."""
+    low, high = rows.aminmax(dim=1)
+    return torch.maximum(-low, high)
 
 
 def _noisy(rows: Tensor) -> Tensor:
@@ -237,6 +256,8 @@ def _as_tensor(signal: Tensor | np.ndarray):
             return result.to(kind)
     else:
         array = np.asarray(signal)
+        if array.ndim == 0 and array.dtype.kind in "fiub":
+            raise ValueError("a signal has samples in its last dimension: this is a single number")
         if array.dtype.kind not in "fiubc":
             raise TypeError(f"a signal is real numbers, a tensor or an array, not {_named(signal, array)}")
         # Half, single and double precision; anything longer is measured in double.
@@ -275,8 +296,8 @@ def _check(values: Tensor, spacing: float, lag: int | str, window: int, threshol
         raise ValueError(
             f"a signal of {values.shape[-1]} samples is too short for lag {lag} and window {window}: at "
             f"least {needed} are needed")
-    bad = ~torch.isfinite(values)
-    if bad.any():
+    # A NaN or an infinity is still there in the sum, which is much quicker to look at.
+    if not torch.isfinite(values.sum()) and (bad := ~torch.isfinite(values)).any():
         index = tuple(int(i) for i in bad.nonzero()[0])
         raise ValueError(
             f"the signal is {float(values[index])} at index {index if len(index) > 1 else index[0]}: cut "

@@ -267,7 +267,7 @@ def hinges(times: Tensor, kink_times: Tensor, kink_jumps: Tensor) -> tuple[Tenso
     # Sorted, the slope after k kinks is a running sum: one look-up a sample, whatever the number of kinks.
     order = kink_times.argsort(-1)
     places, jumps = kink_times.gather(-1, order), kink_jumps.gather(-1, order)
-    zero = torch.zeros_like(places[..., :1])
+    zero = jumps.new_zeros((*jumps.shape[:-1], 1))
     slope_after = torch.cat([zero, jumps.cumsum(-1)], -1)
     offset_after = torch.cat([zero, (jumps * places).cumsum(-1)], -1)
     grid = times.expand(*places.shape[:-1], len(times)).contiguous()

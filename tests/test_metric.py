@@ -1,0 +1,285 @@
+"""SMP from samples: near the truth where it is known, exact in its laws, and plain about bad input."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from smpcore import find_kinks, metric, signals, smp
+
+DURATION = 20.0
+
+
+def drawn(kernel, samples, count, *, kinks, seed=0, noise=0.0, **parameters):
+    """Signals, the truth about them, and their spacing."""
+    smooth = signals.gaussian_process(kernel, samples, DURATION, count=count, seed=seed, **parameters)
+    hinged = signals.hinge_signals(smooth.times, kinks, count=count, seed=seed + 1)
+    values = smooth.values + hinged.values
+    source = torch.Generator().manual_seed(seed + 2)
+    values = values + noise * torch.randn(values.shape, generator=source, dtype=values.dtype)
+    return values, hinged, DURATION / (samples - 1)
+
+
+LENGTHS = [{"length_scale": 0.5}, {"length_scale": (2.0, 0.5)}]
+# kernel, parameters, samples: how far the mean ratio to the truth may be off, and the ratio's deviation. The
+# goals are 1, 2, 6% of bias and 2, 4, 8% of spread; a mean over 60 signals adds its own standard error.
+TRUTH = [
+    *[("rbf", parameters, *size) for parameters in LENGTHS
+      for size in ((8001, 0.01, 0.02), (2001, 0.02, 0.04), (501, 0.06, 0.08))],
+    ("matern72", {"length_scale": 0.5}, 8001, 0.01, 0.02),
+    ("matern72", {"length_scale": 0.5}, 2001, 0.02, 0.04),
+    ("matern52", {"length_scale": 0.5}, 8001, 0.01, 0.02),
+    ("periodic", {"length_scale": 0.7, "period": 5.0}, 2001, 0.02, 0.04),
+    ("periodic", {"length_scale": 0.7, "period": 5.0}, 501, 0.06, 0.08),
+]
+
+
+@pytest.mark.parametrize(("kernel", "parameters", "samples", "bias", "spread"), TRUTH)
+def test_reads_the_truth(kernel, parameters, samples, bias, spread):
+    values, truth, spacing = drawn(kernel, samples, 60, kinks=35, **parameters)
+    ratio = smp(values, spacing) / truth.smp
+    assert abs(ratio.mean() - 1) < bias + 2 * ratio.std() / 60**0.5
+    assert ratio.std() < spread * (1 + 2 / 120**0.5)
+
+
+SMOOTH = [({"length_scale": 0.5}, 0.0, 0.05), ({"length_scale": 2.0}, 0.0, 0.05),
+          ({"length_scale": 0.5}, 1e-4, 1.0)]
+
+
+@pytest.mark.parametrize(("parameters", "noise", "most"), SMOOTH)
+def test_a_smooth_signal_has_next_to_none(parameters, noise, most):
+    values, _, spacing = drawn("rbf", 8001, 8, kinks=0, noise=noise, **parameters)
+    assert smp(values, spacing).max() < most
+
+
+def test_noise_is_met_by_a_longer_lag():
+    values, truth, spacing = drawn("rbf", 32_001, 4, kinks=40, noise=1e-4, length_scale=0.5)
+    assert (smp(values, spacing) / truth.smp - 1).abs().max() < 0.15
+    assert (smp(values, spacing, lag=1) / truth.smp).max() < 0.5
+
+
+def test_find_kinks_finds_them_in_place():
+    values, truth, spacing = drawn("rbf", 8001, 6, kinks=35, length_scale=0.5)
+    for row, times, jumps in zip(values, truth.kink_times, truth.kink_jumps, strict=True):
+        found = find_kinks(row, spacing)
+        large = times[jumps.abs() > 0.2]
+        assert ((large[:, None] - found.times).abs().amin(1) <= 2 * spacing).all()
+        assert len(found.times) <= 1.5 * 35
+        assert (found.times.diff() > 0).all()
+        assert float(found.jumps.abs().sum()) == pytest.approx(float(smp(row, spacing)), rel=0.02)
+
+
+@pytest.mark.parametrize("lag", ["auto", 1, 4])
+def test_find_kinks_gives_time_and_signed_jump(lag):
+    times = torch.linspace(0, DURATION, 2001, dtype=torch.float64)
+    where, jumps = torch.tensor([4.003, 9.0, 15.996]), torch.tensor([1.5, -0.7, 0.25])
+    values, _ = signals.hinges(times, where.to(torch.float64), jumps.to(torch.float64))
+    found = find_kinks(values, 0.01, lag=lag)
+    assert torch.allclose(found.times.float(), where, atol=1e-6)
+    assert torch.allclose(found.jumps.float(), jumps, atol=1e-6)
+
+
+def test_find_kinks_through_noise():
+    times = torch.linspace(0, DURATION, 32_001, dtype=torch.float64)
+    where, jumps = (torch.tensor(v, dtype=torch.float64) for v in ([3.0, 9.0, 16.0], [1.0, -0.8, 0.6]))
+    values, _ = signals.hinges(times, where, jumps)
+    values = values + 1e-4 * torch.randn(32_001, generator=torch.Generator().manual_seed(0))
+    found = find_kinks(values, times[1])
+    assert len(found.times) == 3
+    assert torch.allclose(found.times, where, atol=0.02)
+    assert torch.allclose(found.jumps, jumps, rtol=0.1)
+
+
+@pytest.mark.parametrize("place", [0.5, 2.25, 57.5, 98.6])
+def test_a_kink_near_an_end_is_read(place):
+    times = torch.arange(101, dtype=torch.float64)
+    kink = torch.tensor([place], dtype=torch.float64)
+    values, _ = signals.hinges(times, kink, torch.ones_like(kink))
+    # Beyond the first and last second difference nothing of a kink is seen.
+    seen = min(1.0, place, 100 - place)
+    assert float(smp(values)) == pytest.approx(seen, rel=1e-9)
+
+
+# ---------------------------------------------------------------------------------------------------- laws
+
+ANY_SIGNAL = arrays(np.float64, st.integers(13, 90), elements=st.floats(-100, 100, width=32))
+# Drawn to the bit: a power of two costs no digits, so no decision near a threshold can change sides.
+POWERS = st.integers(-20, 20).map(lambda k: 2.0**k)
+
+
+@settings(deadline=None, max_examples=60)
+@given(ANY_SIGNAL, POWERS, st.sampled_from([-1.0, 1.0]))
+def test_scale(values, factor, sign):
+    assert smp(sign * factor * values) == pytest.approx(factor * smp(values), rel=1e-9, abs=0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(ANY_SIGNAL, POWERS)
+def test_units_of_time(values, unit):
+    assert smp(values, unit) == pytest.approx(smp(values) / unit, rel=1e-9, abs=0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(ANY_SIGNAL)
+def test_reversal(values):
+    assert smp(values[::-1]) == pytest.approx(smp(values), rel=1e-9, abs=1e-9 * np.abs(values).max())
+
+
+@settings(deadline=None, max_examples=60)
+@given(arrays(np.float64, st.integers(13, 90), elements=st.integers(-800, 800).map(lambda k: k / 8)),
+       st.integers(-1000, 1000))
+def test_offset(values, offset):
+    # Values and offsets of a few binary digits add without rounding: only the level changes.
+    assert smp(values + offset) == pytest.approx(smp(values), rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("law", [lambda z, h: (3.7 * z + 11, 3.7), lambda z, h: (-z.flip(-1), 1.0)])
+def test_laws_on_long_signals_with_noise(law):
+    values, _, spacing = drawn("rbf", 3001, 3, kinks=20, noise=1e-3, length_scale=0.5)
+    changed, factor = law(values, spacing)
+    assert torch.allclose(smp(changed, spacing), factor * smp(values, spacing), rtol=1e-9)
+
+
+def test_a_smooth_function_adds_nothing_and_kinks_apart_add_up():
+    times = torch.linspace(0, DURATION, 4001, dtype=torch.float64)
+    one, two = (signals.hinges(times, torch.tensor(where, dtype=torch.float64),
+                               torch.tensor(jumps, dtype=torch.float64))[0]
+                for where, jumps in (([3.0, 11.0], [1.0, -2.0]), ([6.5, 15.2], [0.5, 0.25])))
+    spacing = DURATION / 4000
+    assert float(smp(one, spacing)) == pytest.approx(3.0, rel=1e-9)
+    assert float(smp(one + torch.sin(times), spacing)) == pytest.approx(3.0, rel=1e-4)
+    assert float(smp(one + two, spacing)) == pytest.approx(3.75, rel=1e-9)
+    # Where kinks coincide, the sum of two signals has no more than both.
+    assert float(smp(one - one / 2, spacing)) < float(smp(one, spacing) + smp(one / 2, spacing))
+
+
+# ------------------------------------------------------------------------------- kinds, batches, devices
+
+KINDS = [torch.float32, torch.float64, np.float32, np.float64]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gives_back_what_it_got(kind):
+    values, truth, spacing = drawn("rbf", 2001, 2, kinks=20, length_scale=1.0)
+    given_kind = values.to(kind) if isinstance(kind, torch.dtype) else values.numpy().astype(kind)
+    result, kinks = smp(given_kind, spacing), find_kinks(given_kind[0], spacing)
+    assert type(result) is type(kinks.times) is type(given_kind)
+    assert result.dtype == kinks.jumps.dtype == given_kind.dtype
+    assert np.allclose(np.asarray(result), truth.smp.numpy(), rtol=0.1)
+
+
+@pytest.mark.parametrize("values", [
+    torch.tensor([0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
+    np.array([0] * 7 + list(range(9))), [0] * 7 + list(range(9)),
+])
+def test_integers_become_float64(values):
+    result = smp(values)
+    assert "float64" in str(result.dtype)
+    assert float(result) == pytest.approx(1.0)
+
+
+def test_a_tensor_that_requires_grad_is_read_without_its_graph():
+    values = torch.linspace(-1, 1, 50).requires_grad_()
+    result = smp(values.relu(), 2 / 49)
+    assert not result.requires_grad
+    assert float(result) == pytest.approx(1.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("level", [0.0, 3.0, -1e6])
+def test_a_constant_has_none(level):
+    assert float(smp(np.full(200, level))) == 0
+    assert len(find_kinks(np.full(200, level)).times) == 0
+
+
+@pytest.mark.parametrize("slope", [1.0, 0.3, -1e5])
+def test_a_straight_line_has_none(slope):
+    assert float(smp(slope * np.linspace(0, 1, 1000) + 0.7, 1e-3)) == 0
+
+
+def test_a_batch_is_its_signals_one_by_one(monkeypatch):
+    values, _, spacing = drawn("rbf", 801, 6, kinks=20, length_scale=1.0)
+    values[1::2] += 1e-3 * torch.randn(3, 801, generator=torch.Generator().manual_seed(1))
+    together = smp(values.reshape(2, 3, 801), spacing)
+    alone = torch.stack([smp(row, spacing) for row in values])
+    assert torch.allclose(together.flatten(), alone, rtol=1e-12)
+    monkeypatch.setitem(metric._AT_ONCE, "cpu", 1)
+    assert torch.allclose(smp(values, spacing), alone, rtol=1e-12)
+
+
+def test_an_empty_batch_is_an_empty_result():
+    assert smp(torch.zeros(0, 4, 50)).shape == (0, 4)
+
+
+def test_the_signal_is_left_alone():
+    values, _, spacing = drawn("rbf", 801, 2, kinks=20, length_scale=1.0)
+    before = values.clone()
+    smp(values, spacing)
+    smp(values, spacing, lag=3)
+    find_kinks(values[0], spacing)
+    assert torch.equal(values, before)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_the_same_on_a_gpu(noise):
+    values, _, spacing = drawn("rbf", 4001, 5, kinks=30, noise=noise, length_scale=0.5)
+    there = smp(values.cuda(), spacing)
+    assert there.is_cuda
+    assert torch.allclose(there.cpu(), smp(values, spacing), rtol=1e-9)
+
+
+# --------------------------------------------------------------------------------------------- bad input
+
+RAMP = np.arange(60.0)
+
+
+def spoilt(value, index=17):
+    values = np.tile(RAMP, (3, 1))
+    values[1, index] = value
+    return values
+
+
+BAD = [
+    (ValueError, {"signal": spoilt(np.nan)}, r"nan at index \(1, 17\)"),
+    (ValueError, {"signal": spoilt(-np.inf)[1]}, "-inf at index 17"),
+    (ValueError, {"signal": RAMP[:12]}, "12 samples is too short for lag auto and window 9: at least 13"),
+    (ValueError, {"signal": RAMP, "lag": 5}, "60 samples is too short for lag 5 and window 9: at least 69"),
+    (ValueError, {"signal": RAMP, "lag": 100}, "too short for lag 100"),
+    (ValueError, {"signal": np.zeros(0)}, "0 samples is too short"),
+    (ValueError, {"signal": torch.zeros(3, 0)}, "0 samples is too short"),
+    (ValueError, {"signal": np.float64(3.0)}, "this is a single number"),
+    (ValueError, {"signal": RAMP, "spacing": 0.0}, "spacing = 0.0: the distance between samples has to"),
+    (ValueError, {"signal": RAMP, "spacing": -1.0}, "has to be a positive number"),
+    (ValueError, {"signal": RAMP, "spacing": float("nan")}, "has to be a positive number"),
+    (ValueError, {"signal": RAMP, "spacing": "0.1"}, "has to be a positive number"),
+    (ValueError, {"signal": RAMP, "lag": 0}, "lag = 0: 'auto' or a whole number of samples, at least 1"),
+    (ValueError, {"signal": RAMP, "lag": 1.5}, "whole number of samples"),
+    (ValueError, {"signal": RAMP, "lag": "long"}, "lag = 'long': 'auto' or a whole number"),
+    (ValueError, {"signal": RAMP, "window": 8}, "window = 8: an odd number of samples, at least 7"),
+    (ValueError, {"signal": RAMP, "window": 3}, "an odd number of samples, at least 7"),
+    (ValueError, {"signal": RAMP, "threshold": -1.0}, "threshold = -1.0: a number of deviations, not neg"),
+    (TypeError, {"signal": RAMP * 1j}, "not complex ones: take its real part"),
+    (TypeError, {"signal": torch.zeros(60, dtype=torch.complex64)}, "not complex ones"),
+    (TypeError, {"signal": "a curve"}, "a tensor or an array, not strings"),
+    (TypeError, {"signal": ["1", "2"] * 30}, "a tensor or an array, not strings"),
+    (TypeError, {"signal": None}, "a tensor or an array, not NoneType"),
+]
+
+
+@pytest.mark.parametrize("reader", [smp, find_kinks])
+@pytest.mark.parametrize(("error", "call", "sentence"), BAD)
+def test_bad_input_gets_a_sentence(reader, error, call, sentence):
+    call = dict(call)
+    signal = call.pop("signal")
+    if reader is find_kinks and getattr(signal, "ndim", 1) > 1:
+        sentence = "reads one signal"
+    with pytest.raises(error, match=sentence):
+        reader(signal, **call)
+
+
+def test_just_long_enough():
+    assert smp(RAMP[:13]) == 0
+    assert smp(np.arange(69.0), lag=5) == pytest.approx(0, abs=1e-9)

@@ -1,0 +1,151 @@
+"""The signals that everything is measured on: their moments, slopes and kinks, to sampling error."""
+
+import math
+
+import pytest
+import torch
+
+from smpcore import signals
+
+# kernel, its parameters
+KERNELS = [
+    ("rbf", {"length_scale": 0.5}),
+    ("rbf", {"length_scale": (1.0, 0.3), "variance": (0.5, 1.5)}),
+    ("matern72", {"length_scale": 0.5, "variance": 2.0}),
+    ("matern52", {"length_scale": 0.7}),
+    ("periodic", {"length_scale": 0.6, "period": 5.0}),
+]
+DURATION, COUNT = 20.0, 1500
+
+
+@pytest.mark.parametrize(("kernel", "parameters"), KERNELS)
+def test_moments_are_the_kernels(kernel, parameters):
+    drawn = signals.gaussian_process(kernel, 401, DURATION, count=COUNT, seed=1, **parameters)
+    lags = torch.tensor([0.0, 0.25, 0.5, 1.0, 2.0], dtype=torch.float64)
+    wanted = signals.autocovariance(kernel, lags, **parameters)
+    slope = signals.slope_variance(kernel, **parameters)
+    for lag, expected in zip(lags, wanted, strict=True):
+        shift = round(float(lag) / (DURATION / 400))
+        # One product a signal, from a single pair of samples: independent draws, so their error is known.
+        products = drawn.values[:, 100] * drawn.values[:, 100 + shift]
+        assert abs(products.mean() - expected) < 4 * products.std() / math.sqrt(COUNT)
+    squares = drawn.slopes[:, 200] ** 2
+    assert abs(squares.mean() - slope) < 4 * squares.std() / math.sqrt(COUNT)
+
+
+@pytest.mark.parametrize(("kernel", "parameters"), KERNELS)
+def test_slope_variance_is_the_curvature_of_the_autocovariance(kernel, parameters):
+    lag = torch.zeros((), dtype=torch.float64)
+    step = 1e-4
+    near = signals.autocovariance(kernel, lag + step, **parameters)
+    curvature = 2 * (signals.autocovariance(kernel, lag, **parameters) - near) / step**2
+    assert float(curvature) == pytest.approx(signals.slope_variance(kernel, **parameters), rel=1e-3)
+
+
+@pytest.mark.parametrize(("kernel", "parameters"), [row for row in KERNELS if row[0] != "matern52"])
+def test_slopes_are_the_values_derivative(kernel, parameters):
+    drawn = signals.gaussian_process(kernel, 8001, DURATION, count=3, seed=2, **parameters)
+    spacing = DURATION / 8000
+    central = (drawn.values[:, 2:] - drawn.values[:, :-2]) / (2 * spacing)
+    # Central differences err by h²/6 of the third derivative, which is below 1e4 for these lengths.
+    assert (central - drawn.slopes[:, 1:-1]).abs().max() < 1e4 * spacing**2 / 6
+
+
+def test_drawn_from_the_seed():
+    first, again, other = (
+        signals.gaussian_process("rbf", 301, 5.0, count=2, seed=seed).values for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_a_periodic_signal_ends_where_it_began():
+    drawn = signals.gaussian_process("periodic", 401, 20.0, count=4, period=10.0, seed=0)
+    assert torch.allclose(drawn.values[:, :201], drawn.values[:, 200:], atol=1e-10)
+
+
+REFUSED = [
+    ({"kernel": "exponential"}, "not smooth enough for a slope"),
+    ({"kernel": "matern32"}, "no kink can be told from it"),
+    ({"kernel": "rational_quadratic"}, "would wrap round"),
+    ({"kernel": "rbf", "length_scale": 50.0}, "has not died out"),
+    ({"kernel": "rbf", "length_scale": 1e-4}, "too short for samples"),
+    ({"kernel": "sinc"}, "choose one of periodic, rbf"),
+    ({"kernel": "periodic", "period": 7.0}, "whole number of periods"),
+    ({"kernel": "periodic", "period": -1.0}, "positive period"),
+    ({"kernel": "periodic", "length_scale": 1e-3}, "samples a period are too few"),
+    ({"kernel": "rbf", "length_scale": (1.0, -2.0)}, "positive and finite"),
+    ({"kernel": "rbf", "length_scale": (1.0, 2.0), "variance": (1.0, 2.0, 3.0)}, "2 length scales and 3 var"),
+    ({"kernel": "rbf", "samples": 1}, "at least 2 samples"),
+    ({"kernel": "rbf", "count": 0}, "one signal"),
+    ({"kernel": "rbf", "duration": 0.0}, "positive duration"),
+    ({"kernel": "rbf", "device": "abacus"}, "abacus"),
+]
+
+
+@pytest.mark.parametrize(("changes", "sentence"), REFUSED)
+def test_refused(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        signals.gaussian_process(**{"samples": 101, "duration": 20.0, **changes})
+
+
+def test_hinges_are_the_sum_of_their_ramps():
+    times = torch.linspace(0, 20, 801, dtype=torch.float64)
+    drawn = signals.hinge_signals(times, 12, count=3, jump_std=2.0, margin=1.0, seed=5)
+    ramps = (times - drawn.kink_times[..., None]).clamp_min(0) * drawn.kink_jumps[..., None]
+    assert torch.allclose(drawn.values, ramps.sum(1), atol=1e-12)
+    assert torch.allclose(drawn.slopes, (drawn.kink_jumps[..., None] * (ramps != 0)).sum(1), atol=1e-12)
+    assert torch.equal(drawn.smp, drawn.kink_jumps.abs().sum(1))
+    assert drawn.kink_times.min() > 1
+    assert drawn.kink_times.max() < 19
+
+
+def test_no_hinges_is_a_flat_signal():
+    drawn = signals.hinge_signals(torch.linspace(0, 1, 50, dtype=torch.float64), 0)
+    assert drawn.values.abs().max() == 0
+
+
+@pytest.mark.parametrize("changes", [{"kinks": -1}, {"count": 0}, {"margin": 0.6}])
+def test_impossible_hinges_are_refused(changes):
+    with pytest.raises(ValueError, match="room between the margins"):
+        signals.hinge_signals(torch.linspace(0, 1, 9), **{"kinks": 3, **changes})
+
+
+def test_hinges_need_a_time_for_every_jump():
+    with pytest.raises(ValueError, match="one time and one jump"):
+        signals.hinges(torch.linspace(0, 1, 9), torch.rand(3), torch.rand(4))
+
+
+@pytest.mark.parametrize("velocity", [(1.0, 0.5), (0.0, 2.0)])
+def test_moving_pictures_have_their_covariances(velocity):
+    drawn = signals.moving_pictures(
+        3, 2.0, height=2, width=3, count=3000, length_scale=1.5, velocity=velocity, variance=2.0, seed=6)
+    value_cov, slope_cov = signals.picture_covariances(
+        2, 3, length_scale=1.5, velocity=velocity, variance=2.0)
+    for signal, wanted in ((drawn.values, value_cov), (drawn.slopes, slope_cov)):
+        pixels = signal[:, 1].reshape(3000, 6)
+        products = pixels[:, :, None] * pixels[:, None, :]
+        error = products.std(0) / math.sqrt(3000)
+        assert ((products.mean(0) - wanted).abs() < 4.5 * error).all()
+
+
+def test_moving_pictures_drift_and_have_exact_slopes():
+    drawn = signals.moving_pictures(2001, 4.0, height=4, width=3, velocity=(1.0, 0.0), seed=7)
+    # After one unit of t the picture has moved by one pixel.
+    assert torch.allclose(drawn.values[0, 500:, :-1], drawn.values[0, :-500, 1:], atol=1e-10)
+    central = (drawn.values[:, 2:] - drawn.values[:, :-2]) / (2 * 4.0 / 2000)
+    assert torch.allclose(central, drawn.slopes[:, 1:-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"height": 0}, {"length_scale": 0.0}, {"velocity": (1.0,)}])
+def test_impossible_pictures_are_refused(changes):
+    with pytest.raises(ValueError, match="a velocity has two parts"):
+        signals.moving_pictures(11, 1.0, **{"height": 2, "width": 2, **changes})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_the_same_signals_on_a_gpu():
+    here = signals.gaussian_process("rbf", 301, 5.0, count=2, seed=3)
+    there = signals.gaussian_process("rbf", 301, 5.0, count=2, seed=3, device="cuda")
+    assert there.values.is_cuda
+    assert torch.equal(here.values, there.values.cpu())
