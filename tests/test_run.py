@@ -223,5 +223,5 @@ def test_an_environment_that_cannot_be_made_says_why(tmp_path, monkeypatch):
 
 def test_a_python_without_ensurepip_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ensurepip", None)
-    with pytest.raises(environment.SetupError, match="has no ensurepip.*apt install python3-venv"):
+    with pytest.raises(environment.SetupError, match=r"has no ensurepip.*apt install python3-venv"):
         environment.make(tmp_path)
