@@ -69,9 +69,9 @@ def draw_moving_crop(axis, path, times, points) -> None:
     left, top, right, bottom = path.box
     margin = 0.3 * (right - left)
     # Fewer pixels and levels than the photograph has: a quarter of the notebook's size, and nobody minds.
-    block = max(1, round((right - left + 2 * margin) / 170))
+    block = max(1, round((right - left + 2 * margin) / 150))
     shown = torch.nn.functional.avg_pool2d(path.pixels[None], block)[0].permute(1, 2, 0).clip(0, 1)
-    axis.imshow((shown * 24).round() / 24, cmap="gray", interpolation="nearest",
+    axis.imshow((shown * 16).round() / 16, cmap="gray", interpolation="nearest",
                 extent=(0, block * shown.shape[1], block * shown.shape[0], 0))
     corners = torch.tensor([[0, 0], [1, 0], [1, 1], [0, 1]], dtype=times.dtype, device=times.device)
     shots = times[[0, len(times) // 8, 3 * len(times) // 8]]
