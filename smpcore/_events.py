@@ -107,7 +107,7 @@ def hinge_events(seen: Hinges, layout: Layout, value: Tensor, slope: Tensor, sam
         at, below, above, step = (_each(part, value, layout, samples) for part in hinge)
         d = x if isinstance(at, float) and at == 0.0 else x - at
         positive = d > 0
-        n, unit = (positive[1:] != positive[:-1]).nonzero(as_tuple=True)
+        n, unit = _changed(positive)
         before, after, r0, r1 = d[n, unit], d[n + 1, unit], rise[n, unit], rise[n + 1, unit]
         keep = _crossing(before, after, r0, r1, n, ends)
         n, unit, before, after, r0, r1 = (part[keep] for part in (n, unit, before, after, r0, r1))
@@ -131,7 +131,7 @@ def step_events(seen: Steps, layout: Layout, value: Tensor, samples: int):
     """Value jumps of a unit whose output is piecewise constant."""
     x = layout.rows(value[..., None], samples).flatten(1)
     level = seen.level(x)
-    n, unit = (level[1:] != level[:-1]).nonzero(as_tuple=True)
+    n, unit = _changed(level)
     step = level[n + 1, unit] - level[n, unit]
     half = torch.full_like(step, 0.5)
     return [*_some([Events(n, half, (n, n + 1), unit, step)])]
@@ -149,7 +149,8 @@ def selection_events(seen: Selection, layout: Layout, value: Tensor, slope: Tens
         ``(*rows, windows)``: each window's winner.
     """
     winner = layout.rows(where, samples)
-    n, row, window = (winner[1:] != winner[:-1]).nonzero(as_tuple=True)
+    n, unit = _changed(winner.flatten(1))
+    row, window = unit // winner.shape[2], unit % winner.shape[2]
     x, rise = layout.rows(value, samples), layout.rows(slope, samples)
     old, new = winner[n, row, window], winner[n + 1, row, window]
     before, after = x[n, row, new] - x[n, row, old], x[n + 1, row, new] - x[n + 1, row, old]
@@ -158,8 +159,15 @@ def selection_events(seen: Selection, layout: Layout, value: Tensor, slope: Tens
     # Each candidate's slope where it loses: one that has died by then, or is not yet alive, has none there, and
     # its own switch counts instead.
     jump = rise[n, row, new] - rise[n + 1, row, old]
-    events = Events(n, before / (before - after), (n, n + 1), row * winner.shape[2] + window, jump)
+    events = Events(n, before / (before - after), (n, n + 1), unit, jump)
     return [*_some([_select(events, keep)])]
+
+
+def _changed(state: Tensor) -> tuple[Tensor, Tensor]:
+    """Intervals and units ``(E,)`` each, in which a state ``(samples, units)`` changes."""
+    # Flat, for torch's nonzero takes several times as long in two dimensions.
+    place = (state[1:] != state[:-1]).flatten().nonzero()[:, 0]
+    return place // state.shape[1], place % state.shape[1]
 
 
 def _each(part, like: Tensor, layout: Layout, samples: int):

@@ -29,8 +29,9 @@ _HARMLESS = {"isnan", "isinf", "isfinite", "size", "dim", "numel", "is_floating_
              "new_tensor", "rand_like", "randn_like"}
 _NUMBERS = {"item", "tolist", "__bool__", "__float__", "__int__", "__index__", "is_nonzero", "equal", "allclose",
             "numpy", "__array__"}
+_MODES = {"_set_grad_enabled", "set_grad_enabled"}
 # Selections among norms only: the others are smooth away from 0.
-_ORDER_AT = {"norm": 1, "vector_norm": 1, "renorm": 1, "cdist": 2, "pairwise_distance": 2, "dist": 2}
+_ORDER_AT = {"norm": 1, "vector_norm": 1, "linalg_vector_norm": 1, "renorm": 1, "cdist": 2, "pairwise_distance": 2, "dist": 2}
 
 
 class Scope:
@@ -85,6 +86,7 @@ class Watch(TorchFunctionMode):
         self.observe, self.scope, self.apart = observe, scope, apart
         self.calls: dict[str, int] = {}
         self.place = "model"
+        self.open: list[Callable] = []
 
     def layer(self, op: str) -> str:
         name = f"{self.scope.path}:{op}"
@@ -94,9 +96,18 @@ class Watch(TorchFunctionMode):
     def __torch_function__(self, func, types_, args=(), kwargs=None):
         kwargs = kwargs or {}
         name, in_place = switches.canonical(func)
+        if (torch.is_grad_enabled() and not torch.is_inference_mode_enabled()) or name in _MODES:
+            return self._call(func, name, in_place, args, kwargs)
+        # Where the model turns gradients off, gains would be 0 without a word.
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._call(func, name, in_place, args, kwargs)
+
+    def _call(self, func, name, in_place, args, kwargs):
         tensors = list(_tensors((args, kwargs)))
         self.place = f"{self.scope.path}:{name}"
-        if name in ("__get__", "__set__"):
+        if name == "__get__" and getattr(func.__self__, "__name__", "") == "data":
+            name = "detach"
+        elif name in ("__get__", "__set__"):
             return _marked(func(*args, **kwargs), tensors)
         moving = any(switches.moves(tensor) for tensor in tensors if tensor.is_floating_point())
         if moving and name in switches.TABLE:
@@ -105,8 +116,7 @@ class Watch(TorchFunctionMode):
             if mark:
                 _mark(result, mark)
             return result
-        if moving and name in _NUMBERS or name in _NUMBERS and any(mark_of(tensor) for tensor in tensors):
-            # `path:op`, as layers are named.
+        if name in _NUMBERS and (moving or any(mark_of(tensor) for tensor in tensors)):
             warnings.warn(f"{self.place}: the model reads a number out of a tensor that depends on the path; if it "
                           "decides what is computed, what switches there is not counted", stacklevel=3)
             return func(*args, **kwargs)
@@ -120,12 +130,7 @@ class Watch(TorchFunctionMode):
         else:
             if name in _DROPOUT:
                 self._check_dropout(args, kwargs)
-            opened = _opened(func)
-            if opened is not None:
-                with self:
-                    result = opened(*args, **kwargs)
-            else:
-                result = func(*args, **kwargs)
+            result = self._through(func, args, kwargs)
         if moving:
             self._check(name, args, kwargs, result, tensors)
         _marked(result, tensors)
@@ -134,6 +139,19 @@ class Watch(TorchFunctionMode):
             if args[0]._base is not None:
                 _marked(args[0]._base, tensors)
         return result
+
+    def _through(self, func, args, kwargs):
+        """Run an operation, and see the calls inside it where it is written in Python."""
+        opened = _opened(func)
+        # A method that calls its parent's under the same name comes back here as itself.
+        if opened is None or func in self.open:
+            return func(*args, **kwargs)
+        self.open.append(func)
+        try:
+            with self:
+                return opened(*args, **kwargs)
+        finally:
+            self.open.pop()
 
     def _check(self, name, args, kwargs, result, tensors):
         """Mark what depends on a switch that is not followed."""

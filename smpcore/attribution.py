@@ -34,7 +34,7 @@ __all__ = ["Attribution", "LayerSmp", "attribute"]
 
 # Numbers kept for one chunk: about 32 MB of float64, at which a CPU's caches still help.
 _NUMBERS = {"cpu": 4_000_000, "cuda": 100_000_000}
-_LARGEST = {"cpu": 64, "cuda": 4096}
+_LARGEST = {"cpu": 32, "cuda": 4096}
 # Samples of one path, computed in other batches, agree to this.
 _SAME = {torch.float64: 1e-8, torch.float32: 1e-3}
 # Switches closer than this fraction of an interval are one: they come from the same difference.
