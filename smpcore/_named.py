@@ -1,0 +1,160 @@
+"""A model and a path by name, as a command line or a notebook's parameter gives them."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from smpcore.paths import line
+
+__all__ = ["check_fit", "load_model", "load_path"]
+
+
+def load_model(name: str) -> torch.nn.Module:
+    """The model that ``"package.module:function"`` names: a function without arguments, or the model itself.
+
+    Parameters
+    ----------
+    name
+        Modules are looked for where Python looks, and in the working folder.
+
+    Returns
+    -------
+    torch.nn.Module
+        In evaluation mode if the function made it; as it is if it was there.
+
+    Raises
+    ------
+    ValueError
+        For a name that cannot be imported, or that is not, and does not return, a `torch.nn.Module`. Its
+        sentence begins with the parameter's name, ``model``.
+    """
+    found = _imported("model", name)
+    if isinstance(found, torch.nn.Module):
+        return found
+    made = _called("model", name, found)
+    if not isinstance(made, torch.nn.Module):
+        raise ValueError(f"model = {name!r}: it gives a {type(made).__name__}, not a torch.nn.Module")
+    return made.eval()
+
+
+def load_path(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The path that a name stands for.
+
+    Parameters
+    ----------
+    name
+        ``"package.module:function"``, where the function is a path itself (takes the times), or takes no
+        argument and returns a path or the two ends of a line; or a file (.pt) that holds the two ends, as
+        ``torch.save((start, end), file)`` writes it.
+
+    Raises
+    ------
+    ValueError
+        For a name that cannot be imported, a file that does not hold two tensors of one shape. Its sentence
+        begins with the parameter's name, ``path``.
+    """
+    if isinstance(name, str) and ":" not in name and Path(name).suffix in (".pt", ".pth"):
+        return _line_from(name)
+    found = _imported("path", name)
+    if not callable(found):
+        raise ValueError(f"path = {name!r}: it is a {type(found).__name__}, not a function of time")
+    if isinstance(found, type) or not _takes_times(found):
+        found = _called("path", name, found)
+    if _are_ends(found):
+        return line(*found)
+    if not callable(found):
+        raise ValueError(f"path = {name!r}: it gives a {type(found).__name__}, not a function of time")
+    return found
+
+
+def check_fit(model: torch.nn.Module, path: Callable, times: torch.Tensor) -> None:
+    """Try a model on one input of a path.
+
+    Raises
+    ------
+    ValueError
+        Where the path fails, or the model does not take what the path gives; the shape and the error are named.
+    """
+    first = times[:1]
+    try:
+        with torch.no_grad():
+            x = path(first)
+    except Exception as error:
+        raise ValueError(f"path: it fails at t = {first.item():g}: {type(error).__name__}: {error}") from error
+    if not isinstance(x, torch.Tensor) or x.ndim < 1 or x.shape[0] != 1:
+        shape = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
+        raise ValueError(f"path: for times of shape (1,) it gives {shape}, not a tensor (1, *input_shape)")
+    kept = next((value.dtype for value in model.parameters() if value.is_floating_point()), x.dtype)
+    place = next((value.device for value in model.parameters()), x.device)
+    try:
+        with torch.no_grad():
+            model(x.to(device=place, dtype=kept))
+    except Exception as error:
+        raise ValueError(f"model: it does not take the path's inputs of shape {tuple(x.shape)}: "
+                         f"{type(error).__name__}: {error}") from error
+
+
+def _imported(parameter: str, name: str):
+    module, colon, attribute = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if not (module and colon and attribute):
+        hint = " or a file of two tensors (.pt)" if parameter == "path" else ""
+        raise ValueError(f"{parameter} = {name!r}: write 'package.module:function'{hint}")
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.append(folder)
+    try:
+        found = importlib.import_module(module)
+    except Exception as error:
+        raise ValueError(f"{parameter} = {name!r}: the module {module!r} cannot be imported "
+                         f"({type(error).__name__}: {error})") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"{parameter} = {name!r}: the module {module!r} has no {attribute!r}")
+        found = getattr(found, part)
+    return found
+
+
+def _called(parameter: str, name: str, function):
+    if not callable(function):
+        raise ValueError(f"{parameter} = {name!r}: it is a {type(function).__name__}, not a function")
+    try:
+        return function()
+    except Exception as error:
+        raise ValueError(f"{parameter} = {name!r}: calling it without arguments fails "
+                         f"({type(error).__name__}: {error})") from error
+
+
+def _takes_times(function: Callable) -> bool:
+    """Whether a call needs exactly one argument, the times."""
+    import inspect
+
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    needed = [one for one in parameters
+              if one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    return len(needed) == 1
+
+
+def _line_from(name: str):
+    try:
+        ends = torch.load(Path(name).expanduser(), weights_only=True)
+    except Exception as error:
+        raise ValueError(f"path = {name!r}: it cannot be read as a file of tensors ({type(error).__name__}: {error})"
+                         ) from error
+    if not _are_ends(ends):
+        raise ValueError(f"path = {name!r}: it must hold two tensors, as torch.save((start, end), file) writes them")
+    try:
+        return line(*ends)
+    except ValueError as error:
+        raise ValueError(f"path = {name!r}: {error}") from error
+
+
+def _are_ends(value) -> bool:
+    return (isinstance(value, list | tuple) and len(value) == 2
+            and all(isinstance(end, torch.Tensor) for end in value))
