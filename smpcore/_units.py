@@ -6,7 +6,7 @@ from torch import Tensor
 from smpcore import _selections as selections
 from smpcore._corners import crossings, envelope_corners, zero_or
 from smpcore._line import Rows, each
-from smpcore.switches import TABLE, UNFOLLOWED, Hinges, Selection, describe
+from smpcore.switches import TABLE, UNFOLLOWED, Hinges, Selection, Steps, describe
 
 __all__ = ["follow"]
 
@@ -42,6 +42,9 @@ def follow(carrier, run) -> list[Rows] | None:
     if isinstance(unit, Hinges) and run.places == [0] and unit.straight \
             and not any(torch.as_tensor(hinge.step).any() for hinge in unit.hinges):
         return _bend(carrier, run, unit)
+    if isinstance(unit, Steps) and not run.in_place and run.places == [0]:
+        # Torch's own may lack a derivative, which is 0 wherever there is one.
+        run.func = lambda *_, **__: unit.output(_[0] if _ else next(iter(__.values())))
     if isinstance(unit, Selection):
         chosen = _selection(run)
         if chosen is not None:

@@ -5,16 +5,19 @@ that memory stays bounded. The result is then held against the plain model: at b
 at points drawn at random inside pieces, in value and in slope.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from smpcore._line import Line, Rows, TooManyPieces
-from smpcore._line_inputs import comes_later, prepared, selected, valid_ends, valid_length
+from smpcore._line_inputs import comes_later, valid_ends, valid_length
+from smpcore._model_checks import checked_copy, choose_outputs, home_of
 from smpcore._pieces import Carrier, rows_of, start_rows
+from smpcore._watch import Scope
 
 __all__ = ["LineTrace", "trace_line"]
 
@@ -103,14 +106,14 @@ def trace_line(model: Callable, start: Tensor, end: Tensor, *, length: float = 1
     """
     start, end = valid_ends(start, end)
     length = valid_length(length)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise TypeError(f"dtype = {dtype!r}: name a floating type such as torch.float64")
-    model = prepared(model, dtype, start.device)
-    start, end = start.detach().to(dtype), end.detach().to(dtype)
+    model = checked_copy(model, dtype)
+    home = home_of(model, start)
+    start, end = (side.detach().to(home, dtype) for side in (start, end))
     # One line, whichever end it is read from: the mirrored line gives the mirrored result to the last bit.
     turned = comes_later(start, end)
     tracer = _Tracer(model, *((end, start) if turned else (start, end)), outputs, dtype)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    # Other attention kernels than the plain one have no forward-mode AD.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), tracer.scope():
         stretches = tracer.run()
     return _assemble(tracer, stretches, length, turned)
 
@@ -135,14 +138,14 @@ class _Tracer:
         self.room = _ROOM.get(start.device.type, _ROOM["cpu"])
         self.widths: list[int] = []
         self.probes = 0
-        self.path: list[str] = []
+        self.scope = Scope(model)
 
     def run(self) -> list[_Stretch]:
         """The whole line, in stretches whose pieces fit: each as long as the last ones' density allows."""
         found, at, step = [], 0.0, 0.0
         # A stretch of next to no length tells the sizes of all tensors and a first density.
         first = self.stretch(0.0, 2.0**-12)
-        step = 2.0**-6 if first is not None else 2.0**-13
+        step = 0.25 if first is not None else 2.0**-13
         while at < 1.0:
             # Irrational steps: a unit that switches on a round number does so inside a stretch.
             stop = at + step * 0.9754878
@@ -181,14 +184,15 @@ class _Tracer:
         """One stretch, or None where it has too many pieces."""
         knots = torch.tensor([begin, stop], dtype=torch.float64, device=self.start.device)
         line = Line(knots, self.closest)
-        carrier = Carrier(line, lambda: self.path[-1] if self.path else "model", 1e-9 if self.eps < 1e-10 else 1e-3,
+        carrier = Carrier(line, lambda: self.scope.path, 1e-9 if self.eps < 1e-10 else 1e-3,
                           self.widths, self.room)
         x = self.point(begin)
         start_rows(x, Rows(0, x.detach().clone(), (self.end - self.start)[None, None]))
         try:
-            with _scopes(self.model, self.path), carrier:
-                result = selected(self.model(x), self.outputs)
+            with carrier:
+                result = choose_outputs(self.model(x), self.outputs, 1)
         except TooManyPieces as full:
+            self.scope.stack.clear()
             self._fits = min(0.5, 0.7 * full.args[1] / full.args[0])
             return None
         if not self.widths:
@@ -222,11 +226,7 @@ class _Tracer:
         """The plain model's outputs ``(P, m)`` at ``times (P,)``, as one batch."""
         self.probes += len(times)
         points = torch.stack([self.point(time)[0] for time in times.tolist()])
-        found = selected(self.model(points), self.outputs)
-        if found.shape[:1] != times.shape:
-            raise ValueError(f"the model returns {tuple(found.shape)} for {len(times)} inputs: each input needs "
-                             "its own row of outputs (or name them with outputs=callable)")
-        return found.reshape(len(times), -1)
+        return choose_outputs(self.model(points), self.outputs, len(times))
 
 
 def _seen(eps: float) -> float:
@@ -275,7 +275,7 @@ def _disagreements(tracer, stretches, knots, slopes, values) -> list[tuple[float
     for k in ((plain - ours).abs() > allowed).any(1).nonzero()[:, 0].tolist():
         found.append((float(knots[piece[k]]), float(knots[piece[k] + 1]),
                       "the model gives another value here than its pieces do: it does something unseen"))
-    for before, after in zip(stretches, stretches[1:], strict=False):
+    for before, after in itertools.pairwise(stretches):
         if bool(((before.values[-1] - after.values[0]).abs() > allowed).any()):
             found.append((float(before.knots[0]), float(before.knots[-1]),
                           "the straight continuation does not reach the model's value at the end"))
@@ -293,24 +293,3 @@ def _merged(gaps: list[tuple[float, float, str]]) -> list[tuple[float, float, st
         else:
             found.append((left, right, k))
     return [(left, right, gaps[k][2]) for left, right, k in found]
-
-
-@contextmanager
-def _scopes(model, path: list[str]):
-    """Keep the path of the module that runs in ``path``."""
-    del path[:]
-    if not isinstance(model, nn.Module):
-        yield
-        return
-    handles = []
-    for name, module in model.named_modules():
-        if name:
-            handles.append(module.register_forward_pre_hook(
-                lambda *_, name=name, stack=path: stack.append(name)))
-            handles.append(module.register_forward_hook(
-                lambda *_, stack=path: stack.pop() and None))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
