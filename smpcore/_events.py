@@ -133,8 +133,9 @@ def step_events(seen: Steps, layout: Layout, value: Tensor, samples: int):
     level = seen.level(x)
     n, unit = _changed(level)
     step = level[n + 1, unit] - level[n, unit]
-    half = torch.full_like(step, 0.5)
-    return [*_some([Events(n, half, (n, n + 1), unit, step)])]
+    # Where in the interval is not known; a number that only units with the same input share.
+    same = (x[n, unit].abs() * 1.618 + x[n + 1, unit].abs() * 2.718).frac()
+    return [*_some([Events(n, same, (n, n + 1), unit, step)])]
 
 
 def selection_events(seen: Selection, layout: Layout, value: Tensor, slope: Tensor, where: Tensor, samples: int,
@@ -156,10 +157,10 @@ def selection_events(seen: Selection, layout: Layout, value: Tensor, slope: Tens
     before, after = x[n, row, new] - x[n, row, old], x[n + 1, row, new] - x[n + 1, row, old]
     r0, r1 = rise[n, row, new] - rise[n, row, old], rise[n + 1, row, new] - rise[n + 1, row, old]
     keep = _crossing(before, after, r0, r1, n, ends) & (seen.sign * (after - before) > 0)
-    # Each candidate's slope where it loses: one that has died by then, or is not yet alive, has none there, and
-    # its own switch counts instead.
-    jump = rise[n, row, new] - rise[n + 1, row, old]
-    events = Events(n, before / (before - after), (n, n + 1), unit, jump)
+    fraction = before / (before - after)
+    # Interpolated: either end alone is off by the curvature of the path, always upwards where pairs are close.
+    jump = r0 + fraction * (r1 - r0)
+    events = Events(n, fraction, (n, n + 1), unit, jump)
     return [*_some([_select(events, keep)])]
 
 

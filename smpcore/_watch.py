@@ -31,7 +31,8 @@ _NUMBERS = {"item", "tolist", "__bool__", "__float__", "__int__", "__index__", "
             "numpy", "__array__"}
 _MODES = {"_set_grad_enabled", "set_grad_enabled"}
 # Selections among norms only: the others are smooth away from 0.
-_ORDER_AT = {"norm": 1, "vector_norm": 1, "linalg_vector_norm": 1, "renorm": 1, "cdist": 2, "pairwise_distance": 2, "dist": 2}
+_ORDER_AT = {"norm": 1, "vector_norm": 1, "linalg_vector_norm": 1,
+             "renorm": 1, "cdist": 2, "pairwise_distance": 2, "dist": 2}
 
 
 class Scope:
@@ -96,7 +97,9 @@ class Watch(TorchFunctionMode):
     def __torch_function__(self, func, types_, args=(), kwargs=None):
         kwargs = kwargs or {}
         name, in_place = switches.canonical(func)
-        if (torch.is_grad_enabled() and not torch.is_inference_mode_enabled()) or name in _MODES:
+        # Inside a custom function's forward both modes are off, and its own derivatives count.
+        if torch.is_grad_enabled() or name in _MODES or not (
+                torch._C._is_fwd_grad_enabled() or torch.is_inference_mode_enabled()):
             return self._call(func, name, in_place, args, kwargs)
         # Where the model turns gradients off, gains would be 0 without a word.
         with torch.inference_mode(False), torch.enable_grad():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -136,7 +136,7 @@ class Attribution:
 
 
 def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
-              outputs: None | Sequence[int] | Callable = None, chunk: int | str = "auto",
+              outputs: Sequence[int] | Callable | None = None, chunk: int | str = "auto",
               dtype: torch.dtype = torch.float64) -> Attribution:
     """SMP of a model's outputs along a path, layer by layer.
 

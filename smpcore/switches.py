@@ -124,7 +124,8 @@ UNFOLLOWED = dict.fromkeys(
     "its order switches: use amax, amin or maximum, which are followed, or measure with smp from samples")
 UNFOLLOWED |= dict.fromkeys(
     ("cummax", "cummin", "argmax", "argmin", "aminmax", "fractional_max_pool2d", "fractional_max_pool3d",
-     "segment_reduce", "scatter_reduce", "index_reduce", "norm", "vector_norm", "linalg_vector_norm", "l1_loss", "cdist",
+     "segment_reduce", "scatter_reduce", "index_reduce", "norm", "vector_norm", "linalg_vector_norm",
+     "l1_loss", "cdist",
      "pairwise_distance", "dist", "renorm"),
     "its selection is not followed: write it with abs, amax, amin or maximum, or measure with smp from samples")
 UNFOLLOWED |= dict.fromkeys(

@@ -1,0 +1,318 @@
+"""SMP layer by layer against exact figures, a count that knows no units, and itself."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from brute import brute_smp
+from cases import ALL, MODELS, TOGETHER
+from torch import nn
+
+from smpcore import attribute, models, paths
+from smpcore.models import FACE_INPUT, REFERENCE_SMP
+
+LINE = paths.line(torch.ones(6, dtype=torch.float64), -torch.arange(6, dtype=torch.float64))
+TIMES = torch.linspace(0, 1, 101, dtype=torch.float64)
+
+
+def named(name):
+    return next(case for case in ALL if case.name == name)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    model, path = models.reference_cnn(), paths.line(*models.reference_line())
+    return attribute(model, path, torch.linspace(0, 1, 401, dtype=torch.float64))
+
+
+def test_the_reference_network(reference):
+    assert float(reference.total) == pytest.approx(REFERENCE_SMP, rel=2e-3)
+    assert [layer.name for layer in reference.layers] == [
+        "1:relu", "2:max_pool2d", "4:relu", "5:max_pool2d", "8:relu"]
+    assert [layer.units for layer in reference.layers] == [6272, 1568, 3136, 784, 32]
+    # The exact shares, to the two figures to which they are known.
+    shares = [float(layer.smp) for layer in reference.layers]
+    assert shares == pytest.approx([0.85, 3.48, 1.00, 2.92, 0.14], abs=0.02)
+
+
+def test_layers_add_up(reference):
+    assert float(sum(layer.smp for layer in reference.layers)) == pytest.approx(float(reference.total), rel=1e-12)
+
+
+@pytest.mark.parametrize("case", [*MODELS, *TOGETHER], ids=lambda case: case.name)
+def test_a_model_agrees_with_the_count(case):
+    # Two lines: 2% on average, 8% on each with over a hundred kinks.
+    ratios = []
+    for seed in range(2):
+        model, start, end = case.build(seed)
+        path = paths.line(start, end)
+        truth, kinks = brute_smp(model, path, 1.0, straight=case.straight, samples=501 if case.straight else 8001)
+        found = attribute(model, path, torch.linspace(0, 1, 801, dtype=torch.float64)).total
+        some = truth > 0
+        assert found[~some].tolist() == [0.0] * int((~some).sum())
+        ratios += (found / truth)[some].tolist()
+        if kinks > 100:
+            assert ratios[-1] == pytest.approx(1, abs=0.08)
+    assert sum(ratios) / len(ratios) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["convolutions and poolings", "two heads", "overlapping pools, 3/1", "transformer"])
+@pytest.mark.parametrize("chunk", [2, 7, 64])
+def test_chunks_change_nothing(name, chunk):
+    model, start, end = named(name).build(3)
+    path = paths.line(start, end)
+    whole = attribute(model, path, TIMES[::2], chunk=101)
+    parts = attribute(model, path, TIMES[::2], chunk=chunk)
+    torch.testing.assert_close(parts.total, whole.total, rtol=1e-9, atol=1e-12)
+    assert [layer.switches for layer in parts.layers] == [layer.switches for layer in whole.layers]
+    torch.testing.assert_close(parts.values, whole.values, rtol=1e-9, atol=1e-12)
+
+
+def test_the_choice_of_outputs_changes_nothing():
+    model, start, end = named("two heads").build(4)
+    path = paths.line(start, end)
+    whole = attribute(model, path, TIMES).total
+    for outputs in ([2, 0], lambda z: z[:, [2, 0]]):
+        torch.testing.assert_close(attribute(model, path, TIMES, outputs=outputs).total, whole[[2, 0]],
+                                   rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("layer", [nn.Tanh, nn.GELU, nn.SiLU, nn.Softplus, nn.ELU, nn.Identity])
+def test_a_smooth_network_has_none(layer):
+    torch.manual_seed(0)
+    found = attribute(nn.Sequential(nn.Linear(6, 9), layer(), nn.LayerNorm(9), nn.Linear(9, 2)), LINE, TIMES)
+    assert found.total.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["overlapping pools, 3/1", "CReLU"])
+def test_what_switches_together_is_shared_out(name):
+    model, start, end = named(name).build(0)
+    found = attribute(model, paths.line(start, end), TIMES)
+    assert all(bool((layer.smp > 0).all()) for layer in found.layers)
+    torch.testing.assert_close(sum(layer.smp for layer in found.layers), found.total)
+
+
+def test_a_kink_at_a_sample_counts_once():
+    path = paths.line(-torch.ones(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
+    for samples in (10, 11):
+        times = torch.linspace(0, 1, samples, dtype=torch.float64)
+        for chunk in (2, 6, 11):
+            assert float(attribute(torch.relu, path, times, chunk=chunk).total) == pytest.approx(2, rel=1e-12)
+            assert float(attribute(lambda x: torch.relu(-x), path, times, chunk=chunk).total) == pytest.approx(2)
+    ends = paths.line(torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))
+    assert float(attribute(torch.relu, ends, TIMES).total) == 0.0
+
+
+def test_gradients_turned_off_inside_the_model():
+    def plain(x):
+        return torch.relu(x)
+
+    def quiet(x):
+        with torch.no_grad():
+            return torch.relu(x.detach())
+
+    def inferred(x):
+        with torch.inference_mode():
+            return torch.relu(x.data)
+
+    expected = attribute(plain, LINE, TIMES).total
+    for model in (quiet, inferred):
+        torch.testing.assert_close(attribute(model, LINE, TIMES).total, expected)
+
+
+def test_the_callers_model_is_not_touched():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(inplace=True), nn.Linear(8, 1))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = attribute(model, LINE, TIMES)
+    assert found.values.dtype == torch.float64
+    assert all(parameter.dtype == torch.float32 and parameter.requires_grad for parameter in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not model[1]._forward_hooks
+
+
+def test_float32_agrees():
+    model, start, end = named("mlp").build(0)
+    path = paths.line(start, end)
+    fine = attribute(model, path, TIMES)
+    coarse = attribute(model.float(), path, TIMES, dtype=torch.float32)
+    torch.testing.assert_close(coarse.total.double(), fine.total, rtol=1e-3, atol=1e-4)
+
+
+def test_a_module_used_twice_is_two_layers():
+    model, start, end = named("a module used twice").build(0)
+    found = attribute(model, paths.line(start, end), TIMES)
+    assert [layer.name for layer in found.layers] == ["1:relu", "1:relu#2"]
+
+
+def test_frame_and_bars():
+    pytest.importorskip("matplotlib").use("Agg")
+    model, start, end = named("two heads").build(0)
+    found = attribute(model, paths.line(start, end), TIMES)
+    frame = found.to_frame()
+    assert list(frame.columns) == ["layer", "kind", "units", "switches", "output", "smp"]
+    assert len(frame) == len(found.layers) * 3
+    assert frame.groupby("output").smp.sum().tolist() == pytest.approx(found.total.tolist())
+    axes = found.plot(output=1)
+    assert [text.get_text() for text in axes.get_yticklabels()] == [layer.name for layer in found.layers]
+
+
+def test_the_face_network_on_the_photograph():
+    pytest.importorskip("joblib")
+    path = paths.picture("grace_hopper.jpg", [165, 125, 375, 335], pan=(16, 10), **FACE_INPUT)
+    # A quarter of the path at the spacing of 401 samples.
+    times = torch.linspace(0, math.pi / 16, 13, dtype=torch.float64)
+    found = attribute(models.face_network(), path, times, outputs=lambda face: face.landmarks[:, :1])
+    kinds = [layer.kind for layer in found.layers]
+    assert kinds == ["prelu", "max pool"] * 3 + ["prelu"] * 2
+    pools = sum(float(layer.smp) for layer in found.layers if layer.kind == "max pool")
+    # Whole path: 83% of it.
+    assert 0.7 < pools / float(found.total) < 0.95
+
+
+class Counter(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return torch.relu(x) * self.calls
+
+
+class Late(Counter):
+    """Changes only after the first calls."""
+
+    def forward(self, x):
+        self.calls += 1
+        return torch.relu(x) * max(self.calls, 3)
+
+
+def _linear(outputs=1):
+    return nn.Linear(6, outputs)
+
+
+def _nan_later(x):
+    return torch.sqrt(x[:, :1] - 0.5)
+
+
+BAD = {
+    "not a tensor of times": (_linear, LINE, [0, 1], {}, TypeError, "times is a torch tensor"),
+    "one time": (_linear, LINE, TIMES[:1], {}, ValueError, "at least two times"),
+    "not finite": (_linear, LINE, torch.tensor([0, math.nan, 1]), {}, ValueError, r"times\[1\] is not a finite"),
+    "falling": (_linear, LINE, torch.tensor([0.0, 0.5, 0.5]), {}, ValueError, r"must increase.*times\[2\]"),
+    "chunk": (_linear, LINE, TIMES, {"chunk": 1}, ValueError, "chunk = 1.*at least 2"),
+    "dtype": (_linear, LINE, TIMES, {"dtype": torch.long}, TypeError, "floating torch type"),
+    "not a model": (lambda: 3, LINE, TIMES, {}, TypeError, "torch.nn.Module or a function"),
+    "batch norm": (lambda: nn.Sequential(_linear(), nn.BatchNorm1d(1)), LINE, TIMES, {}, ValueError,
+                   "1 .BatchNorm1d. is in training mode.*eval"),
+    "dropout": (lambda: nn.Dropout(), LINE, TIMES, {}, ValueError, "training mode.*eval"),
+    "functional dropout": (lambda: lambda x: nn.functional.dropout(x), LINE, TIMES, {}, ValueError, "random.*eval"),
+    "functional batch norm": (lambda: lambda x: nn.functional.batch_norm(x, None, None, training=True), LINE, TIMES,
+                              {}, ValueError, "by the batch.*eval"),
+    "path without tangent": (_linear, lambda t: torch.ones(len(t), 6), TIMES, {}, ValueError, "carries no tangent"),
+    "path of the wrong length": (_linear, lambda t: LINE(t)[:-1], TIMES, {}, ValueError, "one input for each time"),
+    "path of numpy": (_linear, lambda t: [1.0], TIMES, {}, TypeError, "must return a torch tensor"),
+    "many outputs": (lambda: _linear(65), LINE, TIMES, {}, ValueError, "65 outputs.*choose at most 64"),
+    "an index too far": (_linear, LINE, TIMES, {"outputs": [1]}, ValueError, "indices go from 0 to 0"),
+    "no outputs": (_linear, LINE, TIMES, {"outputs": []}, ValueError, "names 0 outputs"),
+    "a dictionary": (lambda: lambda x: {"y": x}, LINE, TIMES, {}, TypeError, "returns a dict.*outputs=lambda"),
+    "a choice of no tensor": (_linear, LINE, TIMES, {"outputs": lambda z: 1}, TypeError, "returned a int"),
+    "whole numbers": (lambda: lambda x: torch.ones(len(x), 1).long(), LINE, TIMES, {}, TypeError, "floating tensor"),
+    "one row for all": (lambda: lambda x: x.sum(0), LINE, TIMES, {}, ValueError, "one row for each"),
+    "a counter": (Counter, LINE, TIMES, {}, ValueError, "changes between calls"),
+    "a counter later": (Late, LINE, TIMES, {"chunk": 20}, ValueError, "changes between calls"),
+    "random numbers": (lambda: lambda x: x + torch.rand_like(x), LINE, TIMES, {}, ValueError, "changes between calls"),
+    "samples mixed": (lambda: lambda x: x - x.max(), LINE, TIMES, {}, ValueError, "mixes the samples"),
+    "NaN": (lambda: _nan_later, LINE, TIMES, {}, ValueError, "not finite at sample"),
+    "no forward AD": (lambda: lambda x: nn.functional.grid_sample(
+        x.reshape(-1, 1, 2, 3), torch.zeros(len(x), 2, 3, 2).to(x), align_corners=False).flatten(1), LINE, TIMES, {},
+        ValueError, "grid_sampl.* no forward-mode derivative.*weighted sum"),
+    "TorchScript": (lambda: torch.jit.trace(nn.ReLU(), torch.ones(1, 6)), LINE, TIMES, {}, ValueError, "TorchScript"),
+    "runs on some inputs": (lambda: _sometimes, LINE, TIMES, {"chunk": 5}, ValueError, "ran on some inputs"),
+    "no copy": (lambda: _uncopied(), LINE, TIMES, {}, ValueError, "cannot be copied"),
+}
+
+
+def _sometimes(x):
+    return torch.relu(x) if len(x) == 3 else torch.abs(x)
+
+
+def _uncopied():
+    model = _linear()
+    model.kept = (x for x in ())
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_in_a_sentence(name):
+    make, path, times, options, kind, match = BAD[name]
+    with pytest.raises(kind, match=match):
+        attribute(make(), path, times, **options)
+
+
+def test_a_number_read_out_of_a_tensor_is_warned_of():
+    def model(x):
+        return x if bool((x > -99).all()) else 2 * x
+
+    with pytest.warns(UserWarning, match="reads a number out of a tensor"):
+        attribute(model, LINE, TIMES)
+
+
+class Hidden(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.mask = x > 0
+        return x * ctx.mask
+
+    @staticmethod
+    def jvp(ctx, tangent):
+        return tangent * ctx.mask
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ctx.mask
+
+
+def test_a_custom_function_is_warned_of():
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU())
+    with pytest.warns(UserWarning, match="custom autograd function.*Hidden"):
+        attribute(lambda x: Hidden.apply(torch.relu(x)), LINE, TIMES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attribute(model, LINE, TIMES)
+
+
+def test_memory_does_not_grow_with_the_samples():
+    """Live tensors after each chunk: only the results are kept."""
+    import tracemalloc
+
+    model, start, end = named("mlp").build(0)
+    path = paths.line(start, end)
+    peaks = []
+    for samples in (101, 401):
+        sizes = []
+
+        def watched(t, sizes=sizes):
+            sizes.append(len(t))
+            return path(t)
+
+        tracemalloc.start()
+        attribute(model, watched, torch.linspace(0, 1, samples, dtype=torch.float64), chunk=33)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert max(sizes) == 33
+    assert peaks[1] < 1.5 * peaks[0] + 200_000
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and there is none")
+@pytest.mark.parametrize("name", ["convolutions and poolings", "overlapping pools, 3/1", "transformer"])
+def test_the_same_on_a_gpu(name):
+    model, start, end = named(name).build(0)
+    path = paths.line(start, end)
+    here = attribute(model, path, TIMES)
+    there = attribute(model.cuda(), paths.line(start.cuda(), end.cuda()), TIMES)
+    torch.testing.assert_close(there.total.cpu(), here.total, rtol=1e-8, atol=1e-12)
