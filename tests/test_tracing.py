@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from smpcore import switches, trace_line
-from smpcore.models import reference_cnn
+from smpcore.models import reference_cnn, reference_line
 
 ONE = {"dtype": torch.float64}
 
@@ -61,7 +61,7 @@ SWITCHES = [
     ("max", lambda x: torch.cat([x, 1 - x], 1).max(1, keepdim=True).values, 1.5, 2.0),
     ("min", lambda x: torch.cat([x, 1 - x], 1).min(1, keepdim=True)[0], 1.5, -2.0),
     ("amax", lambda x: torch.cat([x, 1 - x], 1).amax(1, True), 1.5, 2.0),
-    ("amin", lambda x: torch.cat([x, 1 - x], 1).amin((0, 1), True), 1.5, -2.0),
+    ("amin", lambda x: torch.cat([x, 1 - x], 1).amin((1,), True), 1.5, -2.0),
     ("max_pool1d", lambda x: F.max_pool1d(torch.cat([x, 1 - x], 1)[:, None], 2)[:, 0], 1.5, 2.0),
     ("adaptive_max_pool1d", lambda x: F.adaptive_max_pool1d(torch.cat([x, 1 - x], 1)[:, None], 1)[:, 0], 1.5, 2.0),
     ("max_pool2d", lambda x: F.max_pool2d(torch.cat([x, 1 - x], 1)[:, None, None], (1, 2)).flatten(1), 1.5, 2.0),
@@ -101,7 +101,7 @@ def test_a_relu_that_a_skip_connection_reads_is_not_fused_away():
 
 
 def test_reference_cnn():
-    net, start, end = reference()
+    net, (start, end) = reference_cnn(torch.float32), reference_line()
     trace = trace_line(net, start, end)
     assert trace.certified, trace.gaps
     assert len(trace.times) == 2470
@@ -113,16 +113,6 @@ def test_reference_cnn():
         "1:relu", "2:max_pool2d", "4:relu", "5:max_pool2d", "8:relu")] == [0.85, 3.48, 1.01, 2.92, 0.14]
     # The caller's model stays as it was.
     assert next(net.parameters()).dtype == torch.float32
-
-
-def reference():
-    found = reference_cnn()
-    return found if isinstance(found, tuple) else (found, *ends())
-
-
-def ends():
-    torch.manual_seed(1)
-    return torch.randn(1, 28, 28), torch.randn(1, 28, 28)
 
 
 def small():
@@ -237,6 +227,11 @@ def _view_of_a_constant(x):
     return buffer
 
 
+def _assigned(x):
+    x.data = 2 * x
+    return x
+
+
 @pytest.mark.parametrize(("model", "words"), [
     (lambda x: x if x.sum() > 0 else -x, "takes numbers out of a tensor"),
     (lambda x: x * float(x[0, 0]), "takes numbers out of a tensor"),
@@ -246,8 +241,10 @@ def _view_of_a_constant(x):
     (lambda x: F.dropout(x), "call model.eval"),
     (lambda x: torch.add(x, x, out=torch.empty(1, 3)), "out=… is not followed|writes into out"),
     (lambda x: x.sum(), "first dimension must be the inputs"),
-    (lambda x: torch.linalg.eigvals(x[:, :1, None] * torch.ones(1, 1)).real.bernoulli(), "cannot be followed|not straight|NaN"),
-], ids=["branch", "float", "numpy", "view", "nan", "dropout", "out", "batch", "no derivative"])
+    (lambda x: F.grid_sample(x.view(-1, 1, 1, 3), x.new_zeros(len(x), 1, 1, 2), align_corners=False).flatten(1),
+     "cannot be followed along a line"),
+    (_assigned, "assigns to an attribute"),
+], ids=["branch", "float", "numpy", "view", "nan", "dropout", "out", "batch", "no derivative", "data"])
 def test_models_that_cannot_be_traced_are_refused_in_a_sentence(model, words):
     with pytest.raises((ValueError, TypeError), match=words):
         trace_line(model, torch.tensor([-1.0, 2.0, 0.5]), torch.tensor([1.0, -2.0, 1.0]))
@@ -269,6 +266,15 @@ def test_memory_stays_bounded_and_rounds_of_stretches_change_nothing(monkeypatch
     torch.testing.assert_close(pieces.times, whole.times, rtol=0, atol=1e-12)
     torch.testing.assert_close(pieces.jumps, whole.jumps)
     assert pieces.layers == whole.layers
+
+
+def test_more_pieces_than_fit_a_billionth_of_the_line_are_out_of_memory(monkeypatch):
+    from smpcore import tracing
+
+    monkeypatch.setitem(tracing._ROOM, "cpu", 1)
+    close = torch.arange(40, **ONE) * 1e-11
+    with pytest.raises(MemoryError, match="more pieces than fit"):
+        trace_line(lambda x: F.relu(x - close).sum(1, keepdim=True), torch.tensor([-1.0]), torch.tensor([1.0]))
 
 
 def test_float32_is_measured_on_request():
