@@ -1,4 +1,7 @@
+# ruff: noqa: SIM905  (tables of names: one word each reads better than quotes around each)
 """One call of a torch function on tensors that depend on a line, to be repeated on every piece of it."""
+
+import types
 
 import torch
 from torch import Tensor
@@ -6,7 +9,18 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from smpcore._straight import SUMS
 
-__all__ = ["Call"]
+__all__ = ["ANEW", "IN_PLACE", "PROPERTIES", "RANDOM", "TAKES_OUT", "Call", "opened"]
+
+#: Calls that take numbers out of tensors, where no trace can follow.
+TAKES_OUT = frozenset("item tolist numpy __array__ __bool__ __int__ __float__ __index__ __complex__ "
+                       "is_nonzero equal allclose __contains__ __format__".split())
+#: Calls that take a tensor's form alone, and give new numbers.
+ANEW = frozenset("zeros_like ones_like empty_like full_like new_zeros new_ones new_full new_empty new_tensor "
+                  "new_empty_strided".split())
+PROPERTIES = frozenset(("T", "mT", "H", "mH", "data", "real"))
+#: Calls that draw random numbers where this argument is true.
+RANDOM = {"dropout": 2, "feature_dropout": 2, "alpha_dropout": 2, "feature_alpha_dropout": 2, "rrelu": 3}
+IN_PLACE = {"add", "sub", "mul", "truediv", "div", "pow", "and", "or", "xor"}
 
 
 class Call:
@@ -44,7 +58,7 @@ class Call:
         return torch.func.vmap(self.of)(*inputs)
 
     def replay(self, place, number):
-        """A function that repeats this view, its output of that number, on rows ``(n, *shape)`` of the tensor it looks at."""
+        """A function that repeats this view on rows ``(n, *shape)``, and gives its output of that number."""
         index = self.places.index(place)
         leaves, places = list(self.leaves), self.places
 
@@ -112,3 +126,25 @@ class Call:
         floats, rise, others = iter(floats), iter(rise), iter(others)
         return [(next(floats), next(rise)) if part.is_floating_point() else (next(others), None)
                 for part in flat if isinstance(part, Tensor)]
+
+
+_OPENED: dict = {}
+
+
+def opened(func: types.FunctionType):
+    """A function of torch written in Python, opened: it goes on to its inner calls instead of being one call."""
+    if func not in _OPENED:
+        module = getattr(func, "__module__", "") or ""
+        names = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+        found = None
+        if module.startswith("torch.") and any(name in func.__globals__ for name in names):
+            globals_ = {**func.__globals__, **{name: _never for name in names}}
+            found = types.FunctionType(func.__code__, globals_, func.__name__, func.__defaults__,
+                                       func.__closure__)
+            found.__kwdefaults__ = func.__kwdefaults__
+        _OPENED[func] = found
+    return _OPENED[func]
+
+
+def _never(*_):
+    return False

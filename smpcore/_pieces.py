@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from smpcore._call import Call
+from smpcore._call import ANEW, IN_PLACE, PROPERTIES, RANDOM, TAKES_OUT, Call, opened
 from smpcore._corners import crossings
 from smpcore._line import Line, Rows, each
 from smpcore._straight import HOMOGENEOUS, READERS, STRAIGHT, tangents_of
@@ -74,16 +74,16 @@ class Carrier(TorchFunctionMode):
         leaves, spec = tree_flatten((args, kwargs))
         places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and rows_of(leaf) is not None]
         name = getattr(func, "__name__", str(func))
-        if not places or name in _ANEW:
+        if not places or name in ANEW:
             return func(*args, **kwargs)
         if name == "__get__":
             name = getattr(func.__self__, "__name__", "")
-            if name not in _PROPERTIES:
+            if name not in PROPERTIES:
                 return func(*args, **kwargs)
         if name in READERS:
             return func(*args, **kwargs)
         if isinstance(func, types.FunctionType) and name not in ("__setitem__",):
-            inside = _opened(func)
+            inside = opened(func)
             # Some call themselves again under the same name: then it is one call.
             if inside is not None and func not in self._open:
                 self._open.append(func)
@@ -103,19 +103,19 @@ class Carrier(TorchFunctionMode):
         if tree_unflatten(leaves, spec)[1].get("out") is not None:
             raise ValueError(f"{self.scope()}:{name} writes into out=…, which is not followed: assign instead")
         in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) \
-            or (name.startswith("__i") and name[3:].rstrip("_") in _IN_PLACE)
-        if name in _TAKES_OUT:
+            or (name.startswith("__i") and name[3:].rstrip("_") in IN_PLACE)
+        if name in TAKES_OUT:
             raise ValueError(
                 f"{self.scope()}: the model takes numbers out of a tensor ({name}), so what it does may depend on "
                 "the input in a way that the trace cannot see: keep them in tensors, or measure with smp from "
                 "samples")
-        op = canonical(func)[0] if name not in _PROPERTIES else name
+        op = canonical(func)[0] if name not in PROPERTIES else name
         target = leaves[0] if in_place else None
         if in_place and rows_of(target) is None and target._base is not None:
             raise ValueError(
                 f"{self.scope()}:{name} writes what depends on the line into a view of a constant tensor, which "
                 "is not followed: build the tensor with cat or stack instead")
-        if op in _RANDOM and bool(tree_unflatten(leaves, spec)[0][_RANDOM[op]]):
+        if op in RANDOM and bool(tree_unflatten(leaves, spec)[0][RANDOM[op]]):
             raise ValueError(f"{self.scope()}:{op} draws random numbers in training mode, so that the output is "
                              "not a function of the input: call model.eval() first")
         for i in places:
@@ -335,38 +335,3 @@ class Carrier(TorchFunctionMode):
 def _any(found: Tensor) -> Tensor:
     """``(n,)``: whether any number of each piece is true."""
     return found.flatten(1).any(1) if found.dim() > 1 else found
-
-
-#: Calls that take numbers out of tensors, where no trace can follow.
-_TAKES_OUT = frozenset("item tolist numpy __array__ __bool__ __int__ __float__ __index__ __complex__ "
-                       "is_nonzero equal allclose __contains__ __format__".split())
-#: Calls that take a tensor's form alone, and give new numbers.
-_ANEW = frozenset("zeros_like ones_like empty_like full_like new_zeros new_ones new_full new_empty new_tensor "
-                  "new_empty_strided".split())
-_PROPERTIES = frozenset(("T", "mT", "H", "mH", "data", "real"))
-#: Calls that draw random numbers where this argument is true.
-_RANDOM = {"dropout": 2, "feature_dropout": 2, "alpha_dropout": 2, "feature_alpha_dropout": 2, "rrelu": 3}
-_IN_PLACE = {"add", "sub", "mul", "truediv", "div", "pow", "and", "or", "xor"}
-
-
-_OPENED: dict = {}
-
-
-def _opened(func: types.FunctionType):
-    """A function of torch written in Python, opened: it goes on to its inner calls instead of being one call."""
-    if func not in _OPENED:
-        module = getattr(func, "__module__", "") or ""
-        names = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
-        found = None
-        if module.startswith("torch.") and any(name in func.__globals__ for name in names):
-            globals_ = {**func.__globals__, **{name: _never for name in names}}
-            found = types.FunctionType(func.__code__, globals_, func.__name__, func.__defaults__,
-                                       func.__closure__)
-            found.__kwdefaults__ = func.__kwdefaults__
-        _OPENED[func] = found
-    return _OPENED[func]
-
-
-def _never(*_):
-    return False
-

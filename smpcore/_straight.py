@@ -1,3 +1,4 @@
+# ruff: noqa: SIM905  (tables of names: one word each reads better than quotes around each)
 """Operations that are straight by nature: what they do to tangents.
 
 A name that is missing here costs time, not truth: the call is then looked at on every piece.

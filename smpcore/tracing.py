@@ -203,10 +203,8 @@ class _Tracer:
         self._full = max((count / max(2, room) for count, room in zip(counts, rooms, strict=False)),
                          default=0.01)
         rows = rows_of(result)
-        if rows is None:
-            rows = Rows(line.version, result, torch.zeros_like(result)[None])
-        else:
-            rows = carrier.rows(result)
+        constant = Rows(line.version, result, torch.zeros_like(result)[None])
+        rows = constant if rows is None else carrier.rows(result)
         slopes = rows.tangents.reshape(-1, result.numel()) if rows.tangents is not None else \
             torch.zeros(line.count, result.numel(), dtype=self.start.dtype, device=self.start.device)
         slopes = slopes.expand(line.count, -1)

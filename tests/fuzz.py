@@ -187,7 +187,8 @@ def draw(seed: int) -> str:
     lines = "\n".join(draft.body).split("\n")
     inner = "\n        "
     return (f"class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n        "
-            f"{inner.join(draft.init)}\n\n    def forward(self, x):\n        {inner.join(lines)}\n\n\nSHAPE = {shape}\n")
+            f"{inner.join(draft.init)}\n\n    def forward(self, x):\n        {inner.join(lines)}\n\n\n"
+            f"SHAPE = {shape}\n")
 
 
 def script(seed: int) -> str:
@@ -277,9 +278,11 @@ def disagreements(model, start: Tensor, end: Tensor):
 
     exact = refined_smp(model, path)
     agree = agrees(exact)
-    if not agree:
-        # With all it takes, where the quick way may have been deceived.
-        exact, _ = brute_smp(model, path, 1.0, samples=401, depth=26)
+    for samples in (401, 8001):
+        if agree:
+            break
+        # A bump between two points of the grid, flat at both, deceives whoever knows values and slopes alone.
+        exact, _ = brute_smp(model, path, 1.0, samples=samples, depth=26)
         agree = agrees(exact)
     if not agree:
         found.append(f"traced SMP {trace.smp.tolist()}, by brute force {exact.tolist()}")
@@ -335,7 +338,7 @@ def run(networks: int, first: int = 0, report=print, every: int = 1) -> tuple[in
             report(script(seed) + "\nfrom smpcore import trace_line\n\nprint(trace_line(model, start, end))\n")
     off = torch.tensor(errors or [0.0])
     report(f"{networks} networks, {kinks} kinks: {failed} disagreements of trace and brute force; layer by layer on "
-           f"{len(errors)} lines of {ENOUGH_KINKS} or more kinks {off.abs().mean():.2%} off on average, {wide} by "
+           f"{len(errors)} lines of {ENOUGH_KINKS} kinks {off.abs().mean():.2%} off on average, {wide} by "
            f"more than {ATTRIBUTED:.0%}; {time.perf_counter() - begin:.0f} s")
     return failed, errors
 

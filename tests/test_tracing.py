@@ -207,9 +207,12 @@ def test_what_the_mode_cannot_see_is_found_by_asking_the_plain_model():
 GOOD = torch.zeros(3)
 REFUSED = [
     (([0.0], GOOD), {}, TypeError, "start is a list"), ((GOOD, GOOD.long()), {}, TypeError, "needs floating numbers"),
-    ((GOOD, torch.zeros(4)), {}, ValueError, "one shape"), ((GOOD, GOOD / 0), {}, ValueError, "NaN or infinite at index"),
-    ((GOOD, GOOD), {"length": 0.0}, ValueError, "must be positive"), ((GOOD, GOOD), {"length": -1}, ValueError, "positive"),
-    ((GOOD, GOOD), {"length": math.nan}, ValueError, "positive"), ((GOOD, GOOD), {"length": "1"}, TypeError, "a number"),
+    ((GOOD, torch.zeros(4)), {}, ValueError, "one shape"),
+    ((GOOD, GOOD / 0), {}, ValueError, "NaN or infinite at index"),
+    ((GOOD, GOOD), {"length": 0.0}, ValueError, "must be positive"),
+    ((GOOD, GOOD), {"length": -1}, ValueError, "positive"),
+    ((GOOD, GOOD), {"length": math.nan}, ValueError, "positive"),
+    ((GOOD, GOOD), {"length": "1"}, TypeError, "a number"),
     ((GOOD, GOOD), {"dtype": torch.int32}, TypeError, "floating torch type"),
     ((GOOD, torch.zeros(3, device="meta")), {}, ValueError, "device"),
 ]
