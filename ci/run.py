@@ -4,6 +4,7 @@
     python3 ci/run.py                             every notebook, on its defaults
     python3 ci/run.py 01 -p samples 4001          notebooks by the start of their name, with a parameter
     python3 ci/run.py --file notebooks/parameters/full.yaml
+    python3 ci/run.py 02 --sweep seed=0:5 --jobs 2
     python3 ci/run.py --list                      notebooks, their parameters, defaults and help
     python3 ci/run.py --lab                       JupyterLab on the notebooks
 """
@@ -30,7 +31,14 @@ def arguments(given=None):
     parser.add_argument("--file", metavar="YAML",
                         help="parameters from a file whose top keys are a notebook's number, or 'all'")
     parser.add_argument("--output", metavar="DIR", help="where the runs go (default: runs/ of the project)")
+    parser.add_argument("--notebooks-in", metavar="DIR", dest="source",
+                        help="a folder of notebooks of your own, instead of the project's")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at once (default: 1)")
+    parser.add_argument("--sweep", nargs="+", action="extend", default=[], metavar="NAME=VALUES",
+                        help="run the product of these, such as seed=0:5 length_scale=0.25,0.5; resumes what is "
+                             "there (into runs/sweep, or --output)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster for a sweep, tcp://HOST:PORT")
+    parser.add_argument("--force", action="store_true", help="run a sweep's finished runs again")
     parser.add_argument("--here", action="store_true",
                         help="use the interpreter that runs this, with what is installed in it")
     parser.add_argument("--list", action="store_true", help="list notebooks and parameters, run nothing")
@@ -38,6 +46,8 @@ def arguments(given=None):
     chosen = parser.parse_args(given)
     if chosen.jobs < 1:
         parser.error(f"--jobs {chosen.jobs}: at least one notebook has to run at a time")
+    if (chosen.scheduler or chosen.force) and not chosen.sweep:
+        parser.error("--scheduler and --force go with --sweep")
     return chosen
 
 
@@ -59,6 +69,8 @@ def main(given=None) -> int:
         return subprocess.call([sys.executable, "-m", "jupyter", "lab", str(environment.ROOT / "notebooks")])
     os.environ.setdefault("PYTHONIOENCODING", "utf-8")
     import runner
+    if chosen.source:
+        runner.NOTEBOOKS = Path(chosen.source).resolve()
     try:
         return runner.job(chosen)
     except runner.Refused as error:

@@ -64,7 +64,7 @@ def parameters_of(name: str) -> dict[str, dict]:
                   "help": entry["help"]} for key, entry in found.items()}
 
 
-def check(name: str, given: dict) -> dict:
+def check(name: str, given: dict, known: dict | None = None) -> dict:
     """The parameters given to a notebook, refused where it has no such parameter or another type.
 
     Raises
@@ -72,7 +72,7 @@ def check(name: str, given: dict) -> dict:
     Refused
         By name, with the names that exist or the type that is wanted.
     """
-    known = parameters_of(name)
+    known = parameters_of(name) if known is None else known
     checked = {}
     for key, value in given.items():
         if key not in known:
@@ -120,6 +120,9 @@ def job(chosen) -> int:
             given[name][key] = yaml.safe_load(text)
     given = {name: check(name, values) for name, values in given.items()}
     folder = Path(chosen.output).resolve() if chosen.output else ROOT / "runs"
+    if chosen.sweep:
+        import sweep
+        return sweep.job(chosen, names, given, folder if chosen.output else folder / "sweep")
     outcomes = execute(names, given, folder, chosen.jobs)
     page = write_index(outcomes, folder)
     failed = [outcome for outcome in outcomes if outcome.error]

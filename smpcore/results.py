@@ -1,6 +1,7 @@
 """What a notebook's run leaves behind: one small JSON file with its numbers.
 
-`start` checks the parameters that every notebook has and seeds the random draws, `Run.save` writes the file.
+`start` checks the parameters that every notebook has and seeds the random draws, `Run.save` writes the file,
+`load` reads many of them into one table.
 """
 
 import importlib.metadata
@@ -18,7 +19,7 @@ import torch
 import smpcore
 from smpcore import device as devices
 
-__all__ = ["Run", "start"]
+__all__ = ["Run", "load", "start"]
 
 _PACKAGES = ("numpy", "scipy", "torch", "matplotlib")
 
@@ -129,6 +130,91 @@ def start(notebook: str, *, seed: int, device: str, output_dir: str, **parameter
     everything = {"seed": seed, "device": device, "output_dir": str(output_dir), **parameters}
     folder = Path(output_dir) if str(output_dir) else _runs() / notebook
     return Run(notebook, _plain(everything), found, folder)
+
+
+def load(folder: str | Path | list[Path]):
+    """The runs below a folder as a table, one row for each.
+
+    Parameters
+    ----------
+    folder
+        The output of a sweep, or any folder with runs in it; or a list of them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``notebook``, the parameters by their bare names, the results by theirs (``result_`` before a
+        name that a parameter has), ``version_…`` of each package, ``device``, ``threads``, ``seconds``,
+        ``run`` and ``folder``. ``frame.attrs["meanings"]`` says what each column is, ``frame.attrs["kinds"]``
+        whether it is a parameter, a result or about the run.
+
+    Raises
+    ------
+    FileNotFoundError
+        For a folder that is not there.
+    """
+    import pandas
+    folders = [Path(one) for one in (folder if isinstance(folder, list) else [folder])]
+    rows, meanings, kinds = [], {}, {}
+    for one in folders:
+        if not one.is_dir():
+            raise FileNotFoundError(f"{one} is not a folder: give the output folder of a run or a sweep")
+        for path in sorted(one.rglob("[0-9][0-9]_*.json")):
+            # Unfinished, failed and damaged runs stand under other names than finished ones.
+            inside = path.relative_to(one).parts[:-1]
+            if any(part.startswith(".") or part.endswith("-failed") for part in inside):
+                continue
+            content = _record(path)
+            if content is not None:
+                rows.append(_row(path, content, meanings, kinds))
+    order = {"about": 2, "parameter": 0, "result": 1}
+    columns = sorted(kinds, key=lambda name: (name != "notebook", order[kinds[name]]))
+    frame = pandas.DataFrame(rows, columns=columns)
+    frame.attrs.update(meanings=meanings, kinds=kinds)
+    return frame
+
+
+def _record(path: Path) -> dict | None:
+    """A run's record, or None for a file that is something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and {"notebook", "parameters", "results"} <= set(content) else None
+
+
+def _row(path: Path, content: dict, meanings: dict, kinds: dict) -> dict:
+    more = _record_of_run(path.parent / "run.json")
+    parameters = {key: value for key, value in content["parameters"].items()
+                  if key not in ("output_dir", "device")}
+    found = {}
+
+    def put(name, value, kind, meaning):
+        found[name] = value if isinstance(value, int | float | str | None) else json.dumps(value)
+        kinds.setdefault(name, kind)
+        meanings.setdefault(name, meaning)
+
+    put("notebook", content["notebook"], "about", "the notebook that ran")
+    for name, value in parameters.items():
+        put(name, value, "parameter", more.get("meanings", {}).get(name) or f"parameter of {content['notebook']}")
+    for name, value in content["results"].items():
+        meaning = f"standard error of {name[:-3]}" if name.endswith("_se") else f"result of {content['notebook']}"
+        put(f"result_{name}" if name in parameters else name, value, "result", meaning)
+    put("device", content.get("device"), "about", "where it computed")
+    put("threads", content.get("threads"), "about", "CPU threads of torch")
+    put("seconds", more.get("seconds"), "about", "from start to end of the notebook, its kernel included")
+    put("run", more.get("run"), "about", "the run's name: a hash of cells, parameters, version and device")
+    put("folder", str(path.parent), "about", "where the executed notebook is")
+    for package, version in content.get("versions", {}).items():
+        put(f"version_{package}", version, "about", f"version of {package}")
+    return found
+
+
+def _record_of_run(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def write_atomically(path: Path, text: str) -> None:

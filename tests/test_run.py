@@ -6,9 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from tiny import write
 
 CI = Path(__file__).resolve().parent.parent / "ci"
 sys.path.insert(0, str(CI))
@@ -17,30 +16,10 @@ import environment  # noqa: E402
 import run as command  # noqa: E402
 import runner  # noqa: E402
 
-PARAMETERS = '''seed: int = 0  # seeds every random draw
-device: str = "auto"  # where it computes
-output_dir: str = ""  # where the results go
-scale: float = 2.0  # of the answer
-name: str = "a"  # a word'''
-
-SAVE = '''from smpcore import results
-run = results.start("{name}", seed=seed, device=device, output_dir=output_dir, scale=scale, name=name)
-{body}
-print(run.save({{"answer": scale * 21}}).name)'''
-
-
-def write(folder, name, body=""):
-    parameters = new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
-    notebook = new_notebook(cells=[new_markdown_cell(f"# Title of {name}"), parameters,
-                                   new_code_cell(SAVE.format(name=name, body=body))])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, folder / f"{name}.ipynb")
-
 
 @pytest.fixture
 def notebooks(tmp_path, monkeypatch):
     folder = tmp_path / "note books"
-    folder.mkdir()
     write(folder, "01_good")
     write(folder, "02_bad", "raise RuntimeError('the reason')")
     monkeypatch.setattr(runner, "NOTEBOOKS", folder)
@@ -49,7 +28,8 @@ def notebooks(tmp_path, monkeypatch):
 
 def chosen(**given):
     return argparse.Namespace(**{"notebooks": [], "p": [], "file": None, "output": None, "jobs": 1, "here": True,
-                                 "list": False, "lab": False, **given})
+                                 "list": False, "lab": False, "sweep": [], "scheduler": None,
+                                 "force": False, **given})
 
 
 def test_one_failing_notebook_does_not_stop_the_others(notebooks, tmp_path, capsys, monkeypatch):
