@@ -116,8 +116,15 @@ def job(chosen) -> int:
         return 0
     given = from_file(Path(chosen.file).resolve(), names) if chosen.file else {name: {} for name in names}
     for key, text in chosen.p:
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise Refused(f"-p {key} {text!r}: the value cannot be read as YAML") from error
+        # A notebook runs in its own folder, but a path on the command line is the caller's.
+        if isinstance(value, str) and os.path.exists(value):
+            value = os.path.abspath(value)
         for name in names:
-            given[name][key] = yaml.safe_load(text)
+            given[name][key] = value
     given = {name: check(name, values) for name, values in given.items()}
     folder = Path(chosen.output).resolve() if chosen.output else ROOT / "runs"
     if chosen.sweep:

@@ -58,6 +58,7 @@ def test_one_failing_notebook_does_not_stop_the_others(notebooks, tmp_path, caps
     ({"p": [["seed", "a"]]}, "parameter seed = 'a' is a str, but its default 0 is a int"),
     ({"p": [["seed", "true"]]}, "parameter seed = True is a bool"),
     ({"p": [["name", "3"]]}, "parameter name = 3 is a int, but its default 'a' is a str"),
+    ({"p": [["name", "[1"]]}, "-p name '[1': the value cannot be read as YAML"),
     ({"file": "nothing.yaml"}, "nothing.yaml cannot be read as YAML"),
 ])
 def test_what_cannot_be_run_is_refused_before_anything_runs(notebooks, tmp_path, given, sentence):
@@ -80,6 +81,15 @@ def test_a_file_of_parameters_is_checked(notebooks, tmp_path, text, sentence):
     with pytest.raises(runner.Refused) as refused:
         runner.job(chosen(output=str(tmp_path / "out"), file=str(file)))
     assert sentence in str(refused.value)
+
+
+def test_a_relative_path_is_the_callers(notebooks, tmp_path, monkeypatch):
+    (tmp_path / "me.jpg").write_text("")
+    monkeypatch.chdir(tmp_path)
+    seen = {}
+    monkeypatch.setattr(runner, "execute", lambda names, given, folder, jobs: seen.update(given) or [])
+    assert runner.job(chosen(output=str(tmp_path / "out"), p=[["name", "me.jpg"]])) == 0
+    assert seen["01_good"]["name"] == str(tmp_path / "me.jpg")
 
 
 def test_a_file_gives_common_and_own_parameters(notebooks, tmp_path):
