@@ -124,7 +124,8 @@ def _interpolation_error(second: Tensor) -> Tensor:
 
 def _hits_of_error(second: Tensor, error: Tensor, limit: Tensor, sidelobe: float) -> Tensor:
     """Samples that interpolation misses, sidelobes apart."""
-    row, place = (error > limit[:, None]).nonzero(as_tuple=True)
+    hit = (error > limit[:, None]).view(-1).nonzero()[:, 0]
+    row, place = hit // error.shape[1], hit % error.shape[1]
     strongest = _neighbourhood(error, row, place, (-3, -2, 2, 3))
     keep = error[row, place] >= sidelobe * strongest
     row, place = row[keep], place[keep]
@@ -154,9 +155,9 @@ def _sharp(second: Tensor, row: Tensor, place: Tensor) -> Tensor:
     it is less than |δ⁴|. This needs no scale, so a bend in an otherwise quiet signal is not taken for kinks.
     """
     span = torch.arange(-3, 4, device=second.device)
-    near = second[row[:, None], (place[:, None] + span).clamp(0, second.shape[1] - 1)]
-    fourth = near.diff().diff()
-    return fourth.diff().diff().abs().amax(1) > fourth[:, 1:-1].abs().amax(1)
+    near = second[row, (place + span[:, None]).clamp_(0, second.shape[1] - 1)]
+    fourth = near.diff(n=2, dim=0)
+    return fourth.diff(n=2, dim=0).abs().amax(0) > fourth[1:-1].abs().amax(0)
 
 
 def _examine(second: Tensor, hits: Tensor, noise: Tensor, window: int, threshold: float) -> _Suspects:
@@ -193,7 +194,7 @@ def _fit(second: Tensor, where: Tensor, noise: Tensor, window: int) -> tuple[Ten
     # Near an end of the row, neighbours come from the other side.
     start = torch.minimum(torch.maximum(number[first] - points // 2, low), high - points).clamp_min_(0)
     chosen = start + torch.arange(points, device=where.device)[:, None]
-    place = chosen + torch.searchsorted(number, chosen, right=True)
+    place = chosen + _count_up_to(number, chosen)
     place.clamp_max_(second.numel() - 1)
     values, origin = second.reshape(-1), where[first]
     estimate, leverage, misfit = _cubic(
@@ -252,10 +253,18 @@ def _of_rows(suspects: _Suspects, rows: Tensor, samples: int) -> _Suspects:
     return _Suspects(where[here], suspects.left[here], suspects.stands_out[here])
 
 
+def _count_up_to(ascending: Tensor, limits: Tensor) -> Tensor:
+    """How many of the first are no larger than each of the second."""
+    if ascending.device.type == "cpu":
+        # numpy remembers where it was, and is twice as fast.
+        return torch.from_numpy(np.searchsorted(ascending.numpy(), limits.numpy(), side="right"))
+    return torch.searchsorted(ascending, limits, right=True)
+
+
 def _neighbourhood(values: Tensor, row: Tensor, place: Tensor, offsets: tuple[int, ...]) -> Tensor:
     """The largest of some neighbours, ends repeated."""
     span = torch.tensor(offsets, device=values.device)
-    return values[row[:, None], (place[:, None] + span).clamp(0, values.shape[1] - 1)].amax(1)
+    return values[row, (place + span[:, None]).clamp_(0, values.shape[1] - 1)].amax(0)
 
 
 def _grown(hits: Tensor) -> Tensor:

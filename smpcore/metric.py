@@ -219,8 +219,7 @@ def _gathered(place: Tensor, jump: Tensor, sign: Tensor, lag: int) -> tuple[Tens
 
 def _largest(rows: Tensor) -> Tensor:
     """The largest magnitude of each row."""
-    low, high = rows.aminmax(dim=1)
-    return torch.maximum(-low, high)
+    return torch.maximum(rows.amax(1), -rows.amin(1))  # several times as fast as aminmax along a dimension
 
 
 def _noisy(rows: Tensor) -> Tensor:
