@@ -110,8 +110,9 @@ class Line:
         apart = torch.ones_like(times, dtype=torch.bool)
         apart[1:] = times.diff() > self.closest
         times, layer = times[apart], layer[apart]
+        # At least 2, however wide the layer: a stretch can only be shortened to what holds one cut.
         if self.count + len(times) > max(room, 2):
-            raise TooManyPieces(self.count + len(times), room)
+            raise TooManyPieces(self.count + len(times), max(room, 2))
         knots, order = torch.cat([self.knots, times]).sort()
         makers = torch.cat([self.makers, layer.to(self.makers.dtype)])[order]
         middles = (knots[1:] + knots[:-1]) / 2

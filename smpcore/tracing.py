@@ -200,7 +200,7 @@ class _Tracer:
                            for number in range(len(carrier.layers))]
         rooms = [self.room // width for width in self.widths]
         counts = torch.bincount(line.makers + 1, minlength=len(rooms) + 1).cumsum(0)[1:].tolist()
-        self._full = max((count / max(2, room) for count, room in zip(counts, rooms, strict=False)),
+        self._full = max(((count - 1) / max(2, room) for count, room in zip(counts, rooms, strict=False)),
                          default=0.01)
         rows = rows_of(result)
         constant = Rows(line.version, result, torch.zeros_like(result)[None])
