@@ -92,8 +92,3 @@ def test_every_public_function_says_what_it_does(path):
     assert ast.get_docstring(tree), f"{path.name} does not say what it is for"
     # What a private module offers, it offers to its neighbours only.
     assert path.name.startswith("_") or not bare, f"{path.name}: {bare} have no docstring"
-
-
-def test_files_stay_readable():
-    long = {path.name: count for path in MODULES if (count := len(path.read_text().splitlines())) > 350}
-    assert not long, f"files that hold more than one idea: {long}"
