@@ -21,7 +21,7 @@ _HOME = {
     "attribute": "attribution", "Attribution": "attribution", "LayerSmp": "attribution",
     "trace_line": "tracing", "LineTrace": "tracing",
 }
-_MODULES = ("attribution", "device", "forensics", "metric", "models", "paths", "plotting", "propagation",
+_MODULES = ("attribution", "device", "metric", "models", "paths", "plotting", "propagation",
             "results", "signals", "switches", "tracing")
 
 __all__ = ["__version__", "attribute", "find_kinks", "propagation", "smp", "trace_line"]

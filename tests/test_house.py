@@ -80,7 +80,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_dir_lists_what_is_imported_on_first_use():
-    assert {"smp", "find_kinks", "attribute", "trace_line", "propagation", "forensics"} <= set(dir(smpcore))
+    assert {"smp", "find_kinks", "attribute", "trace_line", "propagation", "signals"} <= set(dir(smpcore))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
