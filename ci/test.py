@@ -45,7 +45,7 @@ def main() -> int:
         return subprocess.call([str(python), str(Path(__file__).resolve()), "--here"])
     # As many processes as cores, so one thread each.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    settings = {**os.environ, **threads, "TQDM_DISABLE": "1", "MPLBACKEND": "agg"}
+    settings = {**os.environ, **threads, "TQDM_DISABLE": "1"}
     failed = []
     for name, command in stages():
         print(f"\n== {name}", flush=True)
