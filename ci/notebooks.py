@@ -42,6 +42,8 @@ def problems(path: Path) -> list[str]:
         found.append("it is not executed from top to bottom: ci/notebooks.py --execute does it")
     for cell in code:
         lines = [line for line in cell.source.splitlines() if line.strip()]
+        if lines and lines[-1].endswith(";"):
+            found.append(f"cell {cell.id} ends in a semicolon, which hides its output here but not from a comparison")
         if len(lines) > 30:
             found.append(f"cell {cell.id} has {len(lines)} lines of code, which belong in smpcore")
         if "nbval-check-output" in cell.metadata.get("tags", []):

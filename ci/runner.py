@@ -14,8 +14,11 @@ import papermill
 import yaml
 from environment import ROOT
 from tqdm import tqdm
+from traitlets.config import Config
 
 NOTEBOOKS = ROOT / "notebooks"
+# Sockets of this machine where there are such: no port is taken twice, and nothing is said of encryption.
+_TRANSPORT = Config({"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {})
 
 
 class Refused(Exception):
@@ -174,7 +177,7 @@ def execute_one(name: str, given: dict, folder: str, threads: int) -> Outcome:
     begin, error = time.perf_counter(), ""
     try:
         papermill.execute_notebook(str(NOTEBOOKS / f"{name}.ipynb"), str(target / f"{name}.ipynb"), given,
-                                   cwd=str(NOTEBOOKS), progress_bar=False, kernel_name="python3")
+                                   cwd=str(NOTEBOOKS), progress_bar=False, kernel_name="python3", config=_TRANSPORT)
     except papermill.PapermillExecutionError as failure:
         error = f"{failure.ename}: {failure.evalue}"
     except Exception as failure:

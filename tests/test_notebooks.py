@@ -133,6 +133,10 @@ def spoil_results(notebook):
     notebook.cells[4].source = "pass"
 
 
+def spoil_semicolon(notebook):
+    notebook.cells[4].source += ";"
+
+
 def spoil_size(notebook):
     notebook.cells[2].outputs = [new_output("stream", name="stdout", text="x" * 600_000)]
 
@@ -159,6 +163,7 @@ def spoil_size(notebook):
     (spoil_comparison, "no output is compared"),
     (spoil_assertion, "no cell asserts its claim"),
     (spoil_results, "it writes no results"),
+    (spoil_semicolon, "ends in a semicolon"),
     (spoil_size, "more than 500"),
 ])
 def test_each_clause_can_fail(spoil, sentence, tmp_path, monkeypatch):
