@@ -62,6 +62,10 @@ class Events(NamedTuple):
         ``(E,)`` which of the call's units.
     jump
         ``(E,)`` jump of the unit's own slope, or of its value, with its sign.
+    turned
+        ``(E,)`` how many times larger the jump is with the input's slope taken at the interval's other end.
+    late
+        ``(E,)`` 1 where the input's slope was taken at the interval's end, 0 at its start, -1 where it has no side.
     """
 
     interval: Tensor
@@ -69,6 +73,8 @@ class Events(NamedTuple):
     sides: tuple[Tensor, Tensor]
     unit: Tensor
     jump: Tensor
+    turned: Tensor
+    late: Tensor
 
 
 def _crossing(before, after, rise_before, rise_after, interval, ends):
@@ -121,9 +127,10 @@ def hinge_events(seen: Hinges, layout: Layout, value: Tensor, slope: Tensor, sam
         fraction = before / (before - after)
         # Nothing of a unit that jumps in value is a kink: its SMP is infinite there.
         kink = step == 0
-        kinks.append(_select(Events(n, fraction, (gain_at, gain_at), unit, way * (above - below) * slope_rise),
-                             kink & (above != below)))
-        jumps.append(_select(Events(n, fraction, (n, n + 1), unit, way * step), ~kink))
+        turned = torch.where(slope_rise != 0, torch.where(late, r1, r0) / slope_rise, 1.0)
+        kinks.append(_select(Events(n, fraction, (gain_at, gain_at), unit, way * (above - below) * slope_rise,
+                                    turned, (~late).long()), kink & (above != below)))
+        jumps.append(_select(_sideless(n, fraction, unit, way * step), ~kink))
     return [*_some(kinks)], [*_some(jumps)]
 
 
@@ -135,7 +142,7 @@ def step_events(seen: Steps, layout: Layout, value: Tensor, samples: int):
     step = level[n + 1, unit] - level[n, unit]
     # Where in the interval is not known; a number that only units with the same input share.
     same = (x[n, unit].abs() * 1.618 + x[n + 1, unit].abs() * 2.718).frac()
-    return [*_some([Events(n, same, (n, n + 1), unit, step)])]
+    return [*_some([_sideless(n, same, unit, step)])]
 
 
 def selection_events(seen: Selection, layout: Layout, value: Tensor, slope: Tensor, where: Tensor, samples: int,
@@ -160,8 +167,11 @@ def selection_events(seen: Selection, layout: Layout, value: Tensor, slope: Tens
     fraction = before / (before - after)
     # Interpolated: either end alone is off by the curvature of the path, always upwards where pairs are close.
     jump = r0 + fraction * (r1 - r0)
-    events = Events(n, fraction, (n, n + 1), unit, jump)
-    return [*_some([_select(events, keep)])]
+    return [*_some([_select(_sideless(n, fraction, unit, jump), keep)])]
+
+
+def _sideless(n, fraction, unit, jump) -> Events:
+    return Events(n, fraction, (n, n + 1), unit, jump, torch.ones_like(jump), torch.full_like(n, -1))
 
 
 def _changed(state: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,15 +192,15 @@ def _each(part, like: Tensor, layout: Layout, samples: int):
 
 
 def _select(events: Events, keep: Tensor) -> Events:
-    n, fraction, (early, late), unit, jump = events
-    return Events(n[keep], fraction[keep], (early[keep], late[keep]), unit[keep], jump[keep])
+    n, fraction, (early, late), *rest = events
+    return Events(n[keep], fraction[keep], (early[keep], late[keep]), *(part[keep] for part in rest))
 
 
 def _some(events):
     return (part for part in events if len(part.unit))
 
 
-def shares(moment: Tensor, change: Tensor, tolerance: float) -> Tensor:
+def shares(moment: Tensor, change: Tensor, turned: Tensor, late: Tensor, tolerance: float) -> Tensor:
     """What each switch adds to the output's SMP, those that happen together counted as one.
 
     Parameters
@@ -199,6 +209,9 @@ def shares(moment: Tensor, change: Tensor, tolerance: float) -> Tensor:
         ``(E,)`` interval plus fraction.
     change
         ``(E, m)`` change of each output's slope, with its sign.
+    turned, late
+        ``(E,)`` as in `Events`, in order of execution. Units that switch together and feed one another add up to
+        the joint jump only where all their inputs' slopes are taken at one end: that of the first of them.
     tolerance
         Moments closer than this are one: the units switch on the same difference.
 
@@ -208,10 +221,14 @@ def shares(moment: Tensor, change: Tensor, tolerance: float) -> Tensor:
         ``(E, m)``: the joint magnitude, shared out in proportion to each one's own.
     """
     moment, order = moment.sort()
-    change = change[order]
+    change, turned, late = change[order], turned[order], late[order]
     group = torch.zeros(len(moment), dtype=torch.long, device=moment.device)
     group[1:] = (moment.diff() > tolerance).cumsum(0)
     size = (int(group[-1]) + 1, change.shape[1])
+    rank = torch.where(late >= 0, order, len(order))
+    first = rank.new_full(size[:1], len(order)).scatter_reduce_(0, group, rank, "amin")
+    side = torch.full_like(first, -1).index_add_(0, group, torch.where(rank == first[group], late + 1, 0))
+    change = torch.where(((late >= 0) & (late != side[group]))[:, None], change * turned[:, None], change)
     own = change.abs()
     joint = change.new_zeros(size).index_add_(0, group, change).abs()
     apart = change.new_zeros(size).index_add_(0, group, own)

@@ -382,6 +382,7 @@ class _Run:
             events = [event for layer in active for event in getattr(layer, kind)]
             moment = torch.cat([event.interval + event.fraction for event in events])
             share = shares(moment, torch.cat([torch.stack(change, 1) for change in changes]),
+                           torch.cat([event.turned for event in events]), torch.cat([event.late for event in events]),
                            _TOGETHER.get(self.dtype, 1e-3))
             counts = [sum(len(event.unit) for event in getattr(layer, kind)) for layer in active]
             for layer, own, count in zip(active, share.split(counts), counts, strict=True):
