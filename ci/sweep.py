@@ -5,8 +5,10 @@ import hashlib
 import itertools
 import json
 import os
+import queue
 import shutil
 import socket
+import threading
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,11 +174,7 @@ def execute(missing: list[Task], output: Path, jobs: int, scheduler: str | None,
                 n_workers=jobs, threads_per_worker=1, dashboard_address=None, silence_logs=50))
             client = stack.enter_context(distributed.Client(cluster))
         else:
-            try:
-                client = stack.enter_context(distributed.Client(scheduler, timeout=ANSWER_WITHIN))
-            except (OSError, TimeoutError, ValueError) as error:
-                raise Refused(f"the scheduler {scheduler} does not answer within {ANSWER_WITHIN} s: is it running, "
-                              "and does its address begin with tcp:// ?") from error
+            client = stack.enter_context(_connected(scheduler))
         waiting = {client.submit(_on_worker, str(ROOT / "ci"), str(runner.NOTEBOOKS), task.__dict__, str(output),
                                  threads, force, key=f"{task.notebook}-{task.run}-{uuid.uuid4().hex[:6]}",
                                  pure=False): task for task in missing}
@@ -186,6 +184,28 @@ def execute(missing: list[Task], output: Path, jobs: int, scheduler: str | None,
                 yield task, future.result()
             except Exception as error:
                 yield task, f"{type(error).__name__}: {error}"
+
+
+def _connected(scheduler: str):
+    """A client of a scheduler that exists; in a thread of its own, for one that is silent holds its caller."""
+    import distributed
+    answer = queue.Queue()
+
+    def connect():
+        try:
+            answer.put(distributed.Client(scheduler, timeout=ANSWER_WITHIN))
+        except Exception as error:
+            answer.put(error)
+
+    threading.Thread(target=connect, daemon=True).start()
+    try:
+        found = answer.get(timeout=ANSWER_WITHIN)
+    except queue.Empty:
+        found = TimeoutError()
+    if isinstance(found, Exception):
+        raise Refused(f"the scheduler {scheduler} does not answer within {ANSWER_WITHIN} s: is it running, "
+                      "and does its address begin with tcp:// ?") from found
+    return found
 
 
 def _on_worker(ci: str, notebooks: str, task: dict, output: str, threads: int, force: bool) -> str:
