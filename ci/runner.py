@@ -5,6 +5,8 @@ import concurrent.futures
 import html
 import json
 import os
+import shutil
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +19,8 @@ from tqdm import tqdm
 from traitlets.config import Config
 
 NOTEBOOKS = ROOT / "notebooks"
-# Sockets of this machine where there are such: no port is taken twice, and nothing is said of encryption.
-_TRANSPORT = Config({"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {})
+# A socket's address has room for 107 bytes.
+_LONGEST_SOCKET = 100
 
 
 class Refused(Exception):
@@ -175,16 +177,32 @@ def execute_one(name: str, given: dict, folder: str, threads: int) -> Outcome:
     if not given.get("output_dir"):
         given["output_dir"] = str(target)
     begin, error = time.perf_counter(), ""
+    sockets = Path(tempfile.mkdtemp(prefix="kernel-"))
     try:
         papermill.execute_notebook(str(NOTEBOOKS / f"{name}.ipynb"), str(target / f"{name}.ipynb"), given,
-                                   cwd=str(NOTEBOOKS), progress_bar=False, kernel_name="python3", config=_TRANSPORT)
+                                   cwd=str(NOTEBOOKS), progress_bar=False, kernel_name="python3",
+                                   config=_transport(sockets))
     except papermill.PapermillExecutionError as failure:
         error = f"{failure.ename}: {failure.evalue}"
     except Exception as failure:
         error = f"{type(failure).__name__}: {failure}"
+    finally:
+        shutil.rmtree(sockets, ignore_errors=True)
     record = Path(given["output_dir"]) / f"{name}.json"
     content = json.loads(record.read_text(encoding="utf-8")) if record.is_file() and not error else {}
     return Outcome(name, target, time.perf_counter() - begin, error, content)
+
+
+def _transport(folder: Path) -> Config:
+    """How a notebook's kernel is reached: by sockets in a folder of its own, where there are such.
+
+    No port is then taken twice, and nothing is said of encryption. Jupyter's own choice for these sockets is
+    one name in the notebooks' folder, which two kernels started at once would share.
+    """
+    name = folder / "socket"
+    if os.name != "posix" or len(os.fsencode(name)) > _LONGEST_SOCKET:
+        return Config()
+    return Config({"KernelManager": {"transport": "ipc", "ip": str(name)}})
 
 
 def listing(names: list[str]) -> str:

@@ -22,7 +22,7 @@ from runner import Refused
 from tqdm import tqdm
 
 RECORD = "run.json"
-ANSWER_WITHIN = 8  # seconds in which a scheduler has to answer
+ANSWER_WITHIN = 5  # seconds in which a scheduler has to answer
 
 
 @dataclass(frozen=True)

@@ -215,3 +215,13 @@ def test_a_python_without_ensurepip_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ensurepip", None)
     with pytest.raises(environment.SetupError, match=r"has no ensurepip.*apt install python3-venv"):
         environment.make(tmp_path)
+
+
+def test_kernels_started_at_once_share_no_socket(tmp_path):
+    first, second = (runner._transport(tmp_path / name)["KernelManager"] for name in "ab")
+    assert first["transport"] == second["transport"] == "ipc"
+    assert first["ip"] != second["ip"]
+
+
+def test_a_folder_too_long_for_a_socket_leaves_ports(tmp_path):
+    assert "KernelManager" not in runner._transport(tmp_path / ("x" * 100))
