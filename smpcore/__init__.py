@@ -21,8 +21,8 @@ _HOME = {
     "attribute": "attribution", "Attribution": "attribution", "LayerSmp": "attribution",
     "trace_line": "tracing", "LineTrace": "tracing",
 }
-_MODULES = ("attribution", "device", "metric", "models", "paths", "plotting", "propagation",
-            "results", "signals", "switches", "tracing")
+_MODULES = ("attribution", "device", "forensics", "metric", "models", "paths", "plotting", "propagation",
+            "results", "signals", "switches", "tracing", "training")
 
 __all__ = ["__version__", "attribute", "find_kinks", "propagation", "smp", "trace_line"]
 

@@ -82,7 +82,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_dir_lists_what_is_imported_on_first_use():
-    assert {"smp", "find_kinks", "attribute", "trace_line", "propagation", "signals"} <= set(dir(smpcore))
+    assert {"smp", "find_kinks", "attribute", "trace_line", "propagation", "signals", "forensics"} <= set(dir(smpcore))
 
 
 PUBLIC = [path for path in MODULES if not path.name.startswith("_") or path.name == "__init__.py"]

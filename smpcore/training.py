@@ -1,0 +1,177 @@
+"""Small convolutional regressors, trained to place a moving blob or to read the angles of an ellipsoid.
+
+They are the suspects of the notebooks on training and on forensics: one recipe says everything about one
+network, its seed included, and trains to the same network on the same machine.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from smpcore import paths
+
+__all__ = ["ACTIVATIONS", "POOLINGS", "TASKS", "Recipe", "Trained", "regressor", "train"]
+
+#: Activations by name; the two sharp softplus are the hard cases of forensics.
+ACTIVATIONS = {
+    "relu": nn.ReLU, "leaky relu": lambda: nn.LeakyReLU(0.1), "tanh": nn.Tanh, "gelu": nn.GELU,
+    "softplus": nn.Softplus, "softplus 20": lambda: nn.Softplus(20.0), "softplus 50": lambda: nn.Softplus(50.0),
+}
+#: How a block halves the picture: a pooling behind the activation, or a convolution of stride 2.
+POOLINGS = ("max", "average", "stride")
+#: What is asked: where a blob is (x and y), or how an ellipsoid is turned (two angles).
+TASKS = ("position", "angles")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about one trained regressor.
+
+    Attributes
+    ----------
+    activation, pooling, task
+        Names in `ACTIVATIONS`, `POOLINGS`, `TASKS`.
+    channels
+        Of the first of three blocks; the second has as many, the third twice as many.
+    size
+        Pixels on a side of the pictures, at least 8.
+    steps, batch
+        Steps of Adam and fresh pictures in each.
+    seed
+        Draws the weights and the pictures, on the CPU.
+    """
+
+    activation: str = "relu"
+    pooling: str = "max"
+    task: str = "position"
+    channels: int = 6
+    size: int = 16
+    steps: int = 160
+    batch: int = 32
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, known in (("activation", ACTIVATIONS), ("pooling", POOLINGS), ("task", TASKS)):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"{name} = {value!r} is not known: use one of {', '.join(known)}")
+        for name, least in (("channels", 1), ("size", 8), ("steps", 0), ("batch", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} = {getattr(self, name)}: it must be at least {least}")
+
+    @property
+    def kinked(self) -> bool:
+        """Whether anything in the network can kink."""
+        return self.activation in ("relu", "leaky relu") or self.pooling == "max"
+
+    @property
+    def sharp(self) -> bool:
+        """Smooth, but bending within a short stretch: softplus with β of at least 20."""
+        return self.activation.startswith("softplus ") and not self.kinked
+
+    def path(self):
+        """The path that the network is watched on, t in [0, 2π]; never one of its training pictures as such."""
+        if self.task == "position":
+            return paths.blob(size=self.size)
+        return paths.ellipsoid(size=self.size)
+
+    def answers(self, times: Tensor) -> Tensor:
+        """(P,) -> (P, 2): what the network should answer on its path."""
+        path = self.path()
+        return path.position(times) if self.task == "position" else path.angles(times)
+
+    def as_dict(self) -> dict:
+        """The recipe as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network: its ``recipe``, the ``model`` in evaluation mode, and its errors on fresh pictures.
+
+    ``test_error`` is the root mean square of answer minus truth over 512 pictures, divided by the standard
+    deviation of the truth: 1 is what the best constant answer gets. ``before`` is the same before training.
+    """
+
+    recipe: Recipe
+    model: nn.Module
+    test_error: float
+    before: float
+
+    def curves(self, samples: int, *, chunk: int = 1000) -> tuple[Tensor, float]:
+        """The outputs along the recipe's path: (2, samples) float64 on the CPU, and the spacing in t."""
+        times = torch.linspace(0, 2 * torch.pi, samples, dtype=torch.float64)
+        parameter = next(self.model.parameters())
+        model = _copy(self.model).to(torch.float64)
+        with torch.no_grad():
+            parts = [model(self.recipe.path()(part.to(parameter.device))) for part in times.split(chunk)]
+        return torch.cat(parts).T.cpu().contiguous(), float(times[1] - times[0])
+
+
+def regressor(recipe: Recipe) -> nn.Sequential:
+    """The untrained network: three blocks of convolution, activation and halving, then a linear readout.
+
+    (P, 1, size, size) -> (P, 2), float32, PyTorch's own initialisation under the recipe's seed.
+    """
+    layers, before = [], 1
+    side = recipe.size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        for width in (recipe.channels, recipe.channels, 2 * recipe.channels):
+            stride = 2 if recipe.pooling == "stride" else 1
+            layers += [nn.Conv2d(before, width, 3, padding=1, stride=stride), ACTIVATIONS[recipe.activation]()]
+            if recipe.pooling != "stride":
+                layers.append((nn.MaxPool2d if recipe.pooling == "max" else nn.AvgPool2d)(2))
+            side = (side + 1) // 2 if recipe.pooling == "stride" else side // 2
+            before = width
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * side**2, 2)).eval()
+
+
+def train(recipe: Recipe, *, device: torch.device | str = "cpu") -> Trained:
+    """Train one regressor on fresh pictures, by Adam on the squared error.
+
+    Parameters
+    ----------
+    recipe
+        What to train; the same recipe gives the same network on the same machine.
+    device
+        Where. Random numbers are drawn on the CPU, so that every device sees the same pictures.
+    """
+    model = regressor(recipe).to(device)
+    generator = torch.Generator().manual_seed(100_003 * (recipe.seed + 1))
+    test = _pictures(recipe, 512, torch.Generator().manual_seed(99_991), device)
+    before = _error(model, *test)
+    optimiser = torch.optim.Adam(model.parameters(), lr=6e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(recipe.steps, 1))
+    model.train()
+    for _ in range(recipe.steps):
+        pictures, answers = _pictures(recipe, recipe.batch, generator, device)
+        optimiser.zero_grad()
+        nn.functional.mse_loss(model(pictures), answers).backward()
+        optimiser.step()
+        schedule.step()
+    model.eval()
+    return Trained(recipe, model, _error(model, *test), before)
+
+
+def _pictures(recipe: Recipe, count: int, generator: torch.Generator, device) -> tuple[Tensor, Tensor]:
+    draw = torch.rand(count, 3, generator=generator)
+    if recipe.task == "position":
+        answers = 0.2 + 0.6 * draw[:, :2]
+        pictures = paths.render_blobs(answers, 2 * torch.pi * draw[:, 2], size=recipe.size)
+    else:
+        answers = (2 * draw[:, :2] - 1) * torch.tensor([1.0, 0.7])
+        pictures = paths.render_ellipsoids(answers, size=recipe.size)
+    return pictures.to(device), answers.to(device)
+
+
+def _error(model: nn.Module, pictures: Tensor, answers: Tensor) -> float:
+    with torch.no_grad():
+        missed = model(pictures) - answers
+    return float((missed.square().mean() / (answers - answers.mean(0)).square().mean()).sqrt())
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    import copy
+    return copy.deepcopy(model)
