@@ -10,7 +10,7 @@ from torch import Tensor
 
 from smpcore.switches import Hinges, Selection, Steps
 
-__all__ = ["Events", "Layout", "find_layout", "hinge_events", "selection_events", "shares", "step_events"]
+__all__ = ["Events", "Layout", "find_layout", "hinge_events", "selection_events", "step_events"]
 
 
 class Layout(NamedTuple):
@@ -48,7 +48,7 @@ def find_layout(value: Tensor, tolerance: float) -> Layout | None:
 
 
 class Events(NamedTuple):
-    """Switches of one call, E of them.
+    """Switches of one call, E of them, each on a difference d that changes its sign.
 
     Attributes
     ----------
@@ -56,25 +56,33 @@ class Events(NamedTuple):
         ``(E,)`` the sample before the switch.
     fraction
         ``(E,)`` how far into the interval, interpolated.
-    sides
-        Two ``(E,)`` samples at which the gain is taken, then averaged.
+    ahead, behind
+        ``(E,)`` the switch's time after the interval's start, and before its end, in units of t, as d and its slope
+        there alone foretell it. Either is the same to the last digits for all units that switch on multiples of one
+        difference, which is how they are told.
     unit
         ``(E,)`` which of the call's units.
-    jump
-        ``(E,)`` jump of the unit's own slope, or of its value, with its sign.
-    turned
-        ``(E,)`` how many times larger the jump is with the input's slope taken at the interval's other end.
-    late
-        ``(E,)`` 1 where the input's slope was taken at the interval's end, 0 at its start, -1 where it has no side.
+    early, late
+        ``(E,)`` jump of the unit's own slope, or of its value, with its sign: with the inputs' slopes taken at the
+        interval's start, and at its end.
+    side
+        ``(E,)`` at which end the jump is to be taken, and the gain at the other: 0 the start, 1 the end, -1 both.
+    dying
+        ``(E,)`` whether the unit passes nothing on at that end: then its gain is always that of the other.
+    tie
+        ``(E,)`` whether d is nothing but 0 on one side: the switch is another unit's, seen once more.
     """
 
     interval: Tensor
     fraction: Tensor
-    sides: tuple[Tensor, Tensor]
+    ahead: Tensor
+    behind: Tensor
     unit: Tensor
-    jump: Tensor
-    turned: Tensor
+    early: Tensor
     late: Tensor
+    side: Tensor
+    dying: Tensor
+    tie: Tensor
 
 
 def _crossing(before, after, rise_before, rise_after, interval, ends):
@@ -121,16 +129,16 @@ def hinge_events(seen: Hinges, layout: Layout, value: Tensor, slope: Tensor, sam
                               torch.as_tensor(part).to(x).expand(len(n)) for part in (below, above, step))
         up = after > before
         way = torch.where(up, 1.0, -1.0).to(x)
+        bend = way * (above - below)
         # The gain on the side that passes more on, the slope on the other: what switches together telescopes.
-        late = up == (above.abs() >= below.abs())
-        gain_at, slope_rise = n + late.long(), torch.where(late, r0, r1)
-        fraction = before / (before - after)
+        side = (up != (above.abs() >= below.abs())).long()
+        dying = (above == 0) | (below == 0)
+        found = Events(n, before / (before - after), -before / r0, after / r1, unit, bend * r0, bend * r1, side, dying,
+                       torch.zeros_like(dying))
         # Nothing of a unit that jumps in value is a kink: its SMP is infinite there.
         kink = step == 0
-        turned = torch.where(slope_rise != 0, torch.where(late, r1, r0) / slope_rise, 1.0)
-        kinks.append(_select(Events(n, fraction, (gain_at, gain_at), unit, way * (above - below) * slope_rise,
-                                    turned, (~late).long()), kink & (above != below)))
-        jumps.append(_select(_sideless(n, fraction, unit, way * step), ~kink))
+        kinks.append(_select(found, kink & (above != below)))
+        jumps.append(_select(_both_sides(found, way * step), ~kink))
     return [*_some(kinks)], [*_some(jumps)]
 
 
@@ -142,7 +150,7 @@ def step_events(seen: Steps, layout: Layout, value: Tensor, samples: int):
     step = level[n + 1, unit] - level[n, unit]
     # Where in the interval is not known; a number that only units with the same input share.
     same = (x[n, unit].abs() * 1.618 + x[n + 1, unit].abs() * 2.718).frac()
-    return [*_some([_sideless(n, same, unit, step)])]
+    return [*_some([_both_sides(Events(n, same, same, same, unit, *[step] * 5), step)])]
 
 
 def selection_events(seen: Selection, layout: Layout, value: Tensor, slope: Tensor, where: Tensor, samples: int,
@@ -163,15 +171,26 @@ def selection_events(seen: Selection, layout: Layout, value: Tensor, slope: Tens
     old, new = winner[n, row, window], winner[n + 1, row, window]
     before, after = x[n, row, new] - x[n, row, old], x[n + 1, row, new] - x[n + 1, row, old]
     r0, r1 = rise[n, row, new] - rise[n, row, old], rise[n + 1, row, new] - rise[n + 1, row, old]
-    keep = _crossing(before, after, r0, r1, n, ends) & (seen.sign * (after - before) > 0)
-    fraction = before / (before - after)
-    # Interpolated: either end alone is off by the curvature of the path, always upwards where pairs are close.
-    jump = r0 + fraction * (r1 - r0)
-    return [*_some([_select(_sideless(n, fraction, unit, jump), keep)])]
+    right = seen.sign * (after - before) > 0
+    keep = _crossing(before, after, r0, r1, n, ends)
+    # Two that were one moving signal and part: a selection before this one has switched. (Two at rest, as behind
+    # dead units, are the event of whatever moves one of them.)
+    first = (before == 0) & (r0 == 0) & (after != 0) & (rise[n, row, old] != 0)
+    second = (after == 0) & (r1 == 0) & (before != 0) & (rise[n + 1, row, new] != 0)
+    tie = ~keep & (first | second)
+    found = Events(n, before / (before - after), -before / r0, after / r1, unit, *_both(r0, r1), tie)
+    return [*_some([_select(found, (keep | tie) & right)])]
 
 
-def _sideless(n, fraction, unit, jump) -> Events:
-    return Events(n, fraction, (n, n + 1), unit, jump, torch.ones_like(jump), torch.full_like(n, -1))
+def _both(early, late):
+    side = torch.full(early.shape, -1, device=early.device)
+    return early, late, side, torch.zeros_like(side, dtype=torch.bool)
+
+
+def _both_sides(events: Events, step: Tensor) -> Events:
+    """The same switches, with a jump in value, which depends on neither end's slopes."""
+    early, late, side, dying = _both(step, step)
+    return events._replace(early=early, late=late, side=side, dying=dying, tie=dying)
 
 
 def _changed(state: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,45 +211,8 @@ def _each(part, like: Tensor, layout: Layout, samples: int):
 
 
 def _select(events: Events, keep: Tensor) -> Events:
-    n, fraction, (early, late), *rest = events
-    return Events(n[keep], fraction[keep], (early[keep], late[keep]), *(part[keep] for part in rest))
+    return Events(*(part[keep] for part in events))
 
 
 def _some(events):
     return (part for part in events if len(part.unit))
-
-
-def shares(moment: Tensor, change: Tensor, turned: Tensor, late: Tensor, tolerance: float) -> Tensor:
-    """What each switch adds to the output's SMP, those that happen together counted as one.
-
-    Parameters
-    ----------
-    moment
-        ``(E,)`` interval plus fraction.
-    change
-        ``(E, m)`` change of each output's slope, with its sign.
-    turned, late
-        ``(E,)`` as in `Events`, in order of execution. Units that switch together and feed one another add up to
-        the joint jump only where all their inputs' slopes are taken at one end: that of the first of them.
-    tolerance
-        Moments closer than this are one: the units switch on the same difference.
-
-    Returns
-    -------
-    Tensor
-        ``(E, m)``: the joint magnitude, shared out in proportion to each one's own.
-    """
-    moment, order = moment.sort()
-    change, turned, late = change[order], turned[order], late[order]
-    group = torch.zeros(len(moment), dtype=torch.long, device=moment.device)
-    group[1:] = (moment.diff() > tolerance).cumsum(0)
-    size = (int(group[-1]) + 1, change.shape[1])
-    rank = torch.where(late >= 0, order, len(order))
-    first = rank.new_full(size[:1], len(order)).scatter_reduce_(0, group, rank, "amin")
-    side = torch.full_like(first, -1).index_add_(0, group, torch.where(rank == first[group], late + 1, 0))
-    change = torch.where(((late >= 0) & (late != side[group]))[:, None], change * turned[:, None], change)
-    own = change.abs()
-    joint = change.new_zeros(size).index_add_(0, group, change).abs()
-    apart = change.new_zeros(size).index_add_(0, group, own)
-    share = torch.where(apart > 0, joint / apart, 0.0)[group] * own
-    return torch.empty_like(share).index_copy_(0, order, share)

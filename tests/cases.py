@@ -249,6 +249,29 @@ def _both(x):
     return torch.cat([torch.maximum(a, b), torch.minimum(a, b)], 1)
 
 
+def _leaky_both(x):
+    return torch.cat([nn.functional.leaky_relu(x, 0.3), torch.relu(-x)], 1)
+
+
+class Pyramid(nn.Module):
+    """The same overlapping pooling three times over, and every stage read."""
+
+    def forward(self, x):
+        stages = [x]
+        for _ in range(3):
+            stages.append(nn.functional.max_pool2d(stages[-1], 3, 1, 1))
+        return torch.cat(stages, 1)
+
+
+class Apply(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
 #: Units that switch together: magnitudes added one by one would count them twice.
 TOGETHER = [
     _network("overlapping pools, 3/2", lambda: [nn.Conv2d(2, 6, 3), nn.MaxPool2d(3, 2)], (2, 11, 11)),
@@ -257,6 +280,16 @@ TOGETHER = [
     _network("overlapping pools behind ReLU", lambda: [nn.Conv2d(2, 6, 3), nn.ReLU(), nn.MaxPool2d(3, 1)]),
     _unit("CReLU", _crelu, after=48),
     _unit("a maximum beside a minimum", _both),
+    _network("CReLU behind PReLU", lambda: [nn.Conv2d(2, 4, 3), _drawn(nn.PReLU(4)), Apply(_crelu)]),
+    _network("pooling behind CReLU behind PReLU", lambda: [
+        nn.Conv2d(2, 4, 3), nn.PReLU(), Apply(_crelu), nn.MaxPool2d(2)]),
+    _network("three leaky units in a row, two sided", lambda: [
+        nn.Conv2d(2, 4, 3), nn.PReLU(), nn.LeakyReLU(0.1), Apply(_leaky_both)]),
+    _network("two sides behind a maximum", lambda: [
+        nn.Conv2d(2, 4, 3), Apply(lambda x: torch.maximum(x, -0.3 * x) + 0.5 * x), Apply(_leaky_both)]),
+    _network("overlapping pools in a row", lambda: [nn.Conv2d(2, 4, 3), nn.MaxPool2d(3, 1), nn.MaxPool2d(3, 1)],
+             (2, 11, 11)),
+    _network("a pyramid of pools behind ReLU", lambda: [nn.Conv2d(2, 4, 3), nn.ReLU(), Pyramid()]),
 ]
 
 ALL = [*UNITS, *MODELS, *TOGETHER]

@@ -1,0 +1,279 @@
+"""One measurement layer by layer: chunks of a path through a watched model, and the gains back from its outputs."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from smpcore import switches
+from smpcore._events import Events, Layout, find_layout, hinge_events, selection_events, step_events
+from smpcore._model_checks import choose_outputs, explained, home_of
+from smpcore._shares import joined, shares
+from smpcore._watch import Scope, Watch, mark_of
+
+__all__ = ["LayerTotals", "Measurement", "Part"]
+
+# Numbers kept for one chunk (about 64 MB of float64), and samples in it: more gain nothing on a CPU.
+_NUMBERS = {"cpu": 8_000_000, "cuda": 100_000_000}
+_LARGEST = {"cpu": 64, "cuda": 4096}
+# Samples of one path, computed in other batches, agree to this.
+_SAME = {torch.float64: 1e-8, torch.float32: 1e-3}
+# Switches closer than this fraction of an interval are one: they come from the same difference.
+_TOGETHER = {torch.float64: 1e-9, torch.float32: 1e-5}
+
+
+@dataclass
+class Part:
+    """One chunk's results; nothing in it grows with the model's size."""
+
+    start: int
+    stop: int
+    values: Tensor
+    slopes: Tensor
+    layers: dict[str, "LayerTotals"] = field(default_factory=dict)
+
+
+@dataclass
+class LayerTotals:
+    kind: str
+    units: int
+    events: list[Events]
+    jumps: list[Events]
+    edge: object
+    shape: tuple
+    layout: Layout
+    smp: Tensor | float = 0.0
+    value_jumps: Tensor | float = 0.0
+    switches: int = 0
+
+
+class Measurement:
+    """A model, a path and its times, with what was found on the way.
+
+    Call `probe` once, `work` for every chunk, and `add` what it gives, in order.
+    """
+
+    def __init__(self, model, path, times, outputs, dtype):
+        self.model, self.path, self.times, self.outputs, self.dtype = model, path, times, outputs, dtype
+        self.scope = Scope(model)
+        self.layouts: dict[str, Layout | None] = {}
+        self.numbers, self.apart = 0, False
+        self.totals: dict[str, LayerTotals] = {}
+
+    def forward(self, t: Tensor, observe) -> tuple[Tensor, Tensor]:
+        """Outputs and slopes ``(samples, m)`` at times t; call within a dual level."""
+        dual = forward_ad.make_dual(t, torch.ones_like(t))
+        x = self.path(dual)
+        if not isinstance(x, Tensor):
+            raise TypeError(f"the path returns a {type(x).__name__}: it must return a torch tensor (P, *input_shape)")
+        if x.ndim < 1 or x.shape[0] != len(t):
+            raise ValueError(f"for {len(t)} times the path returns shape {tuple(x.shape)}: it must return one input "
+                             "for each time, (P, *input_shape)")
+        if not x.is_floating_point() or forward_ad.unpack_dual(x).tangent is None:
+            raise ValueError("the path carries no tangent: compute its inputs from t by differentiable torch "
+                             "operations, without numpy, float(t), .item() or .detach()")
+        x = x.to(self.dtype)
+        if x.device != home_of(self.model, x):
+            x = x.to(home_of(self.model, x))
+        watch = Watch(observe, self.scope, self.apart)
+        with self.scope(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), explained(watch), watch:
+            found = self.model(x)
+        z = choose_outputs(found, self.outputs, len(t))
+        if mark_of(z) is None and isinstance(found, Tensor) and mark_of(found):
+            z._smp_unfollowed = mark_of(found)
+        if mark_of(z):
+            raise ValueError(mark_of(z))
+        value, slope = forward_ad.unpack_dual(z)
+        return value, torch.zeros_like(value) if slope is None else slope.detach()
+
+    # Three samples, two of them the same: where the samples are, and whether the output is a function of t ---
+
+    def probe(self) -> None:
+        t = self.times[[0, 0, len(self.times) // 2]]
+        tolerance = _SAME.get(self.dtype, 1e-2)
+
+        def observe(layer, seen, edge, value, where):
+            with torch.no_grad():
+                rows = self._rows(seen, value)
+                self.layouts[layer] = find_layout(rows.detach(), tolerance)
+            self.numbers += value.numel() + sum(part.numel() for part in _inputs(seen))
+
+        first, found = self._probe_once(t, observe)
+        self.numbers = 0
+        second, _ = self._probe_once(t, observe)
+        scale = tolerance * (1 + float(first.abs().max()))
+        if not bool(first.isfinite().all()):
+            return
+        if float((first - second).abs().max()) > scale or float((first[0] - first[1]).abs().max()) > scale:
+            raise ValueError("the model's output changes between calls with the same input (random numbers, a "
+                             "counter), or depends on the place in the batch: it is not a function of t; call "
+                             "model.eval(), fix the random numbers, or reset its state in forward")
+        for node in _custom(found):
+            import warnings
+
+            warnings.warn(f"the model runs a custom autograd function ({node}): what switches inside it is not "
+                          "counted", stacklevel=4)
+
+    def _probe_once(self, t, observe):
+        with forward_ad.dual_level():
+            value, _ = self.forward(t, observe)
+            return value.detach(), value.grad_fn
+
+    def chunk(self) -> int:
+        kind = self.times.device.type
+        per_sample = max(self.numbers // 3, 1)
+        most = _LARGEST.get(kind, 64)
+        return max(2, min(most, _NUMBERS.get(kind, 4_000_000) // per_sample) + 1)
+
+    @staticmethod
+    def _rows(seen, value):
+        """A layer's values with the samples in some dimension but the last."""
+        if isinstance(seen, switches.Selection):
+            source = seen.source(*seen.inputs)
+            return value.reshape(*source.shape[:-1], -1)
+        return forward_ad.unpack_dual(seen.input).primal.detach()[..., None]
+
+    # One chunk ----------------------------------------------------------------------------------------------
+
+    def work(self, start: int, stop: int) -> Part:
+        try:
+            return self._work(start, stop)
+        except RuntimeError as error:
+            if self.apart or "modified by an inplace operation" not in str(error):
+                raise
+        self.apart = True
+        return self._work(start, stop)
+
+    def _work(self, start: int, stop: int) -> Part:
+        samples = stop - start
+        ends = (start == 0, samples - 2 if stop == len(self.times) else None)
+        layers: dict[str, LayerTotals] = {}
+
+        def observe(name, seen, edge, value, where):
+            with torch.no_grad():
+                layers[name] = self._observed(name, seen, edge, value, where, samples, ends)
+
+        with forward_ad.dual_level():
+            value, slope = self.forward(self.times[start:stop], observe)
+        part = Part(start, stop, value.detach(), slope, layers)
+        bad = (~part.values.isfinite()).any(1).nonzero()
+        if len(bad):
+            n = start + int(bad[0])
+            raise ValueError(f"the model's output is not finite at sample {n} (t = {float(self.times[n]):g}): look at "
+                             "the path's input there")
+        self._gains(value, layers, start)
+        return part
+
+    def _observed(self, name, seen, edge, value, where, samples, ends) -> LayerTotals:
+        layout = self._layout(name, seen, value, samples)
+        kinks, jumps = [], []
+        if layout is None:
+            return LayerTotals(seen.kind, value.numel(), [], [], edge, tuple(value.shape), Layout())
+        if isinstance(seen, switches.Selection):
+            pairs = [_opened(part) for part in seen.inputs]
+            source = seen.source(*(x for x, _ in pairs)).detach()
+            rise = seen.source(*(slope for _, slope in pairs))
+            shape = (*source.shape[:-1], -1)
+            kinks = selection_events(seen, layout, source, rise, where.reshape(shape), samples, ends)
+            shape = tuple(value.reshape(shape).shape)
+        else:
+            x, rise = _opened(seen.input)
+            shape = (*x.shape, 1)
+            if isinstance(seen, switches.Hinges):
+                kinks, jumps = hinge_events(seen, layout, x, rise, samples, ends)
+            else:
+                jumps = step_events(seen, layout, x, samples)
+        return LayerTotals(seen.kind, value.numel() // samples, kinks, jumps, edge, shape, layout)
+
+    def _layout(self, name, seen, value, samples):
+        if name not in self.layouts:
+            raise ValueError(f"{name} ran on some inputs and not on others: what the model computes depends on its "
+                             "input, and such a switch is not followed; measure with smp from samples")
+        layout = self.layouts[name]
+        if layout is None:
+            raise ValueError(f"{name} mixes the samples of a batch, or holds them in no dimension that could be found: "
+                             "it must treat every input by itself, along one dimension")
+        return layout
+
+    def _gains(self, value: Tensor, layers: dict[str, LayerTotals], start: int) -> None:
+        """One backward pass for each output; then only each layer's sums are kept."""
+        for kind in ("events", "jumps"):
+            active = [layer for layer in layers.values() if getattr(layer, kind)]
+            if active and value.requires_grad:
+                self._shared_out(value, active, kind, start)
+        for layer in layers.values():
+            layer.switches = sum(len(event.unit) for event in layer.events + layer.jumps)
+            # The graph and its buffers go with the chunk.
+            layer.edge, layer.events, layer.jumps = None, [], []
+
+    def _shared_out(self, value: Tensor, active: list[LayerTotals], kind: str, start: int) -> None:
+        found = [[Events(*map(torch.cat, zip(*getattr(layer, kind), strict=True)))] for layer in active]
+        counts = [len(events.unit) for events, in found]
+        gains: tuple[list, list] = [], []
+        for k in range(value.shape[1]):
+            backward = torch.autograd.grad(value[:, k].sum(), [layer.edge for layer in active], retain_graph=True,
+                                           allow_unused=True)
+            ends = [_gains_at(layer, events, gain, len(value))
+                    for layer, (events,), gain in zip(active, found, backward, strict=True)]
+            for side, parts in zip(gains, zip(*ends, strict=True), strict=True):
+                side.append(torch.cat(parts))
+            del backward, ends
+        events = Events(*map(torch.cat, zip(*(events for events, in found), strict=True)))
+        width = self.times.diff()[start + events.interval]
+        group = joined(events.interval, events.ahead / width, events.behind / width, _TOGETHER.get(self.dtype, 1e-3))
+        layer = torch.arange(len(active), device=group.device).repeat_interleave(
+            torch.tensor(counts, device=group.device))
+        share = shares(events, layer, tuple(torch.stack(side, 1) for side in gains), group)
+        for layer, own in zip(active, share.split(counts), strict=True):
+            setattr(layer, "smp" if kind == "events" else "value_jumps", own.sum(0))
+
+    # All of them --------------------------------------------------------------------------------------------
+
+    def add(self, part: Part, before: Part | None) -> None:
+        if before is not None:
+            again, once = part.values[0], before.values[-1]
+            if float((again - once).abs().max()) > _SAME.get(self.dtype, 1e-2) * (1 + float(once.abs().max())):
+                raise ValueError(f"the model's output at t = {float(self.times[part.start]):g} changes between calls "
+                                 "(random numbers, a counter) or with the batch it is computed in: it is not a "
+                                 "function of t; call model.eval(), fix the random numbers, or reset its state")
+        for name, layer in part.layers.items():
+            if name in self.totals:
+                total = self.totals[name]
+                total.smp, total.switches = total.smp + layer.smp, total.switches + layer.switches
+                total.value_jumps = total.value_jumps + layer.value_jumps
+            else:
+                self.totals[name] = layer
+        part.layers = {}
+
+
+def _gains_at(layer: LayerTotals, events: Events, gain: Tensor | None, samples: int) -> tuple[Tensor, Tensor]:
+    """The gain ``(E,)`` of each switching unit, at the interval's start and at its end."""
+    if gain is None:
+        return (torch.zeros_like(events.early),) * 2
+    rows = layer.layout.rows(gain.reshape(layer.shape), samples).flatten(1)
+    return rows[events.interval, events.unit], rows[events.interval + 1, events.unit]
+
+
+def _inputs(seen):
+    return seen.inputs if isinstance(seen, switches.Selection) else (seen.input,)
+
+
+def _opened(dual: Tensor) -> tuple[Tensor, Tensor]:
+    x, slope = forward_ad.unpack_dual(dual)
+    return x.detach(), torch.zeros_like(x) if slope is None else slope.detach()
+
+
+def _custom(node) -> list[str]:
+    """Names of the custom autograd functions in a graph."""
+    found, seen, stack = {}, set(), [node]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            found[type(node).__name__.removesuffix("Backward")] = True
+        stack.extend(parent for parent, _ in node.next_functions)
+    return list(found)
