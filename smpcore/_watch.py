@@ -78,8 +78,8 @@ class Watch(TorchFunctionMode):
     scope
         Says which module is running.
     apart
-        Keep each unit's output apart from what the model goes on to write into: slower, and needed only where
-        the model overwrites what its backward pass reads.
+        Keep each unit's input and output apart from what the model goes on to write into: slower, and needed only
+        where the model overwrites what its backward pass reads.
     """
 
     def __init__(self, observe: Callable, scope: Scope, apart: bool = False):
@@ -211,6 +211,8 @@ class Watch(TorchFunctionMode):
         if seen is None:
             return func(*args, **kwargs)
         inputs = seen.inputs if isinstance(seen, switches.Selection) else (seen.input,)
+        if self.apart:
+            inputs = tuple(part.clone() for part in inputs)
         found = seen.output(*inputs)
         y, where = found if isinstance(seen, switches.Selection) else (found, None)
         value, slope = forward_ad.unpack_dual(y)

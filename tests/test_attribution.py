@@ -123,6 +123,22 @@ def test_gradients_turned_off_inside_the_model():
         torch.testing.assert_close(attribute(model, LINE, TIMES).total, expected)
 
 
+def _writing(x):
+    x = torch.nn.functional.softshrink(x, 0.1) * 1
+    x[:, 1:].clamp_(min=0)
+    return x.sum(1, keepdim=True)
+
+
+def _not_writing(x):
+    x = torch.nn.functional.softshrink(x, 0.1)
+    return x[:, :1] + x[:, 1:].clamp(min=0).sum(1, keepdim=True)
+
+
+def test_a_view_written_into_reads_as_one_that_is_not():
+    assert float(attribute(_not_writing, LINE, TIMES).total) > 0
+    torch.testing.assert_close(attribute(_writing, LINE, TIMES).total, attribute(_not_writing, LINE, TIMES).total)
+
+
 def test_the_callers_model_is_not_touched():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(inplace=True), nn.Linear(8, 1))
