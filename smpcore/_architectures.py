@@ -1,0 +1,59 @@
+"""Image models as they are used, drawn at random: built from configurations of `transformers`, nothing is downloaded.
+
+They show that attribution carries through code that nobody wrote for it. Only their depth is cut, where a layer
+more of the same kind would cost time and show nothing new. The extra `smpcore[architectures]` installs what they
+need.
+"""
+
+import torch
+from torch import nn
+
+__all__ = ["ARCHITECTURES", "build", "logits"]
+
+ARCHITECTURES = ("resnet", "convnext", "vit")
+
+
+def build(name: str, *, seed: int = 0, **changes) -> nn.Module:
+    """An untrained image classifier with four classes, in evaluation mode, float32.
+
+    Parameters
+    ----------
+    name
+        ``"resnet"``: ResNet-18, in full depth. ``"convnext"``: the widths of ConvNeXt-T, five of its eighteen
+        blocks. ``"vit"``: the width of ViT-Ti, three of its twelve blocks, attention written out ("eager"), for
+        the fused one carries no tangent on the CPU. All take images ``(P, 3, 224, 224)``.
+    seed
+        Of the weights.
+    **changes
+        Other values for its configuration, such as ``depths`` or ``num_labels``.
+
+    Raises
+    ------
+    ValueError
+        For a name that is none of the three.
+    ImportError
+        Where `transformers` is not installed.
+    """
+    if name not in ARCHITECTURES:
+        raise ValueError(f"architecture {name!r} is not known: choose one of {', '.join(ARCHITECTURES)}")
+    try:
+        import transformers
+    except ImportError as error:
+        raise ImportError("transformers is not installed: pip install 'smpcore[architectures]'") from error
+    torch.manual_seed(seed)
+    if name == "resnet":
+        settings = {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]}
+        config, model = transformers.ResNetConfig, transformers.ResNetForImageClassification
+    elif name == "convnext":
+        settings = {"depths": [1, 1, 2, 1]}
+        config, model = transformers.ConvNextConfig, transformers.ConvNextForImageClassification
+    else:
+        settings = {"num_hidden_layers": 3, "hidden_size": 192, "num_attention_heads": 3,
+                    "intermediate_size": 768, "attn_implementation": "eager"}
+        config, model = transformers.ViTConfig, transformers.ViTForImageClassification
+    return model(config(**{"num_labels": 4, **settings, **changes})).eval()
+
+
+def logits(returned) -> torch.Tensor:
+    """The first two logits of what such a model returns, for the argument ``outputs``: ``(P, 2)``."""
+    return returned.logits[:, :2]
