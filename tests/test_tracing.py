@@ -288,11 +288,10 @@ def test_float32_is_measured_on_request():
 
 def test_fuzz_trace_attribution_and_brute_force():
     said = []
-    failed, errors = fuzz.run(200, report=said.append, every=10)
+    failed, errors = fuzz.run(200, report=said.append)
     assert failed == 0, "\n".join(said)
-    assert len(errors) >= 5
-    # Layer by layer, an average over lines: theory.md's 2% at twice the samples, on lines of a hundred kinks.
-    assert torch.tensor(errors).abs().median() < 0.04, said[-1]
+    assert len(errors) >= 50
+    assert torch.tensor(errors).abs().mean() < 0.02, said[-1]
 
 
 def test_the_fuzzer_prints_a_script_that_reproduces_a_disagreement(monkeypatch):
