@@ -74,13 +74,13 @@ class Run:
         Raises
         ------
         TypeError
-            For a result that is not a number.
+            For a result that is not one number, or not a finite one.
         OSError
             Where the folder cannot be written, with its path.
         """
         for name, value in results.items():
             if not isinstance(_plain(value), int | float):
-                raise TypeError(f"result {name} is a {type(value).__name__}: a result is one number")
+                raise TypeError(f"result {name} = {value!r}, a {type(value).__name__}: a result is one finite number")
         content = {
             "notebook": self.notebook,
             "parameters": self.parameters,
