@@ -93,6 +93,11 @@ def test_every_module_says_what_it_is_for(path):
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_stays_readable(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 350
+
+
 @pytest.mark.parametrize("path", PUBLIC, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_public_function_says_what_it_does(path):
     name = ".".join(["smpcore", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
