@@ -12,22 +12,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from scipy.ndimage import maximum_filter, median_filter
 
 from smpcore import signals, smp
-from smpcore.benchmarks import in_turns
-
-
-def scipy_composition(
-    values: np.ndarray, spacing: float, window: int = 9, threshold: float = 5.0
-) -> np.ndarray:
-    """Residual of a running median, neighbours added in pairs, local maxima over a multiple of the MAD."""
-    second = np.diff(values, 2) / spacing
-    residual = second - median_filter(second, size=(1, window))
-    deviation = 1.4826 * np.median(np.abs(residual), axis=-1, keepdims=True)
-    pairs = np.abs(residual[:, 1:] + residual[:, :-1])
-    peaks = (pairs == maximum_filter(pairs, size=(1, 3))) & (pairs > threshold * deviation)
-    return np.where(peaks, pairs, 0).sum(-1)
+from smpcore.benchmarks import in_turns, scipy_composition
 
 
 def main() -> None:

@@ -1,21 +1,24 @@
-"""What the measurements are compared with: timing in turns, fine sampling, a line carried through exactly.
+"""What the measurements are compared with, and what their costs are counted with: time, memory, transfers.
 
 None of this is needed to measure SMP. The notebook of benchmarks imports it, so that each alternative is
 written once, as well as it can be written in plain torch, and checked by a test to be right.
 """
 
-import itertools
+import gc
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import weakref
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-__all__ = ["LineKinks", "finely_sampled_smp", "in_turns", "transform_line"]
+from smpcore._exact_line import LineKinks, slopes, transform_line
 
-# Two switch points of a line closer than this, as a fraction of it, are one: float64 cannot part them.
-_SAME = 1e-13
+__all__ = ["LineKinks", "Transfers", "finely_sampled_smp", "in_turns", "peak_bytes", "rms_error", "samples_needed",
+           "scipy_composition", "transform_line"]
 
 
 def in_turns(work: dict[str, Callable[[], object]], repeats: int = 3) -> dict[str, float]:
@@ -73,165 +76,168 @@ def finely_sampled_smp(
     """
     times = torch.linspace(0, 1, samples, dtype=start.dtype, device=start.device)
     with torch.no_grad():
-        slopes = torch.cat([_slopes(model, start, end, part) for part in times.split(chunk)])
-    return float(slopes.diff().abs().sum())
+        rates = torch.cat([slopes(model, start, end, part) for part in times.split(chunk)])
+    return float(rates.diff().abs().sum())
 
 
-@dataclass(frozen=True)
-class LineKinks:
-    """What `transform_line` finds: ``times (K,)`` in [0, 1], ``jumps (K,)`` of the first output's slope, and
-    ``rows``, the points of the line that the last layer was evaluated at."""
+def scipy_composition(values: np.ndarray, spacing: float, window: int = 9, threshold: float = 5.0) -> np.ndarray:
+    """SMP as a few calls of SciPy: the plain estimator that `smpcore.smp` is compared with.
 
-    times: Tensor
-    jumps: Tensor
-    rows: int
-
-    @property
-    def smp(self) -> float:
-        """Σ|jumps|, output units per unit of the line."""
-        return float(self.jumps.abs().sum())
-
-
-def transform_line(model: nn.Sequential, start: Tensor, end: Tensor, *, parts: int = 1) -> LineKinks:
-    """Every kink of a ReLU and max-pool network on a line, by carrying the switch points layer by layer.
-
-    The idea is that of M. Sotoudeh and A. Thakur, "Computing Linear Restrictions of Neural Networks" (NeurIPS
-    2019): between two neighbouring switch points everything so far is linear, so the next layer's switch
-    points are found from the values at the two ends, and new rows are interpolated instead of computed again.
-    Slopes are then taken by forward-mode AD in the middle of each piece.
+    Residual of a running median, neighbours added in pairs, local maxima over a multiple of the deviation. It does
+    less than `smp`: no background is fitted, overlapping kinks are not told apart, noise is not met.
 
     Parameters
     ----------
-    model
-        A flat sequence of `nn.Conv2d`, `nn.Linear`, `nn.ReLU`, `nn.MaxPool2d` (without padding or
-        dilation) and `nn.Flatten`.
-    start, end
-        The line's ends, ``(*input_shape)``, float64.
-    parts
-        Stretches that the line is cut into: more of them need less memory at once.
+    values
+        Signals ``(S, N)``.
+    spacing
+        Time between two samples.
+    window
+        Of the running median, in samples.
+    threshold
+        In robust standard deviations, 1.4826 times the median absolute residual.
 
     Returns
     -------
-    LineKinks
-        Kinks whose jump stands out of rounding (1e-9 of the largest).
+    numpy.ndarray
+        ``(S,)`` in signal units per unit of time.
     """
-    edges = torch.linspace(0, 1, parts + 1, dtype=start.dtype, device=start.device)
-    with torch.no_grad():
-        found = [_switch_points(model, start, end, edge) for edge in itertools.pairwise(edges)]
-        times = torch.cat([found[0][:1], *[part[1:] for part in found]])
-        middles = (times[1:] + times[:-1]) / 2
-        slopes = torch.cat([_slopes(model, start, end, part) for part in middles.split(64)])
-    jumps = slopes.diff()
-    seen = jumps.abs() > 1e-9 * jumps.abs().max() if len(jumps) else jumps > 0
-    return LineKinks(times[1:-1][seen], jumps[seen], len(times))
+    from scipy.ndimage import maximum_filter, median_filter
+
+    second = np.diff(values, 2) / spacing
+    residual = second - median_filter(second, size=(1, window))
+    deviation = 1.4826 * np.median(np.abs(residual), axis=-1, keepdims=True)
+    pairs = np.abs(residual[:, 1:] + residual[:, :-1])
+    peaks = (pairs == maximum_filter(pairs, size=(1, 3))) & (pairs > threshold * deviation)
+    return np.where(peaks, pairs, 0).sum(-1)
 
 
-def _switch_points(model: nn.Sequential, start: Tensor, end: Tensor, edges: tuple[Tensor, Tensor]) -> Tensor:
-    times = torch.stack(edges)
-    rows = _points(start, end, times)
-    layers, before = list(model), None
-    for layer, following in zip(layers, [*layers[1:], None], strict=True):
-        if isinstance(layer, nn.ReLU):
-            # A ReLU in front of a pool is one unit with it, the winner or zero: most of its own switches are
-            # of inputs that do not win.
-            if not isinstance(following, nn.MaxPool2d):
-                times, rows = _insert(times, rows, _zero_crossings(rows))
-        elif isinstance(layer, nn.MaxPool2d):
-            behind_relu = isinstance(before, nn.ReLU)
-            times, rows = _insert(times, rows, _winner_changes(rows, layer, behind_relu))
-            rows = rows.clamp_min(0) if behind_relu else rows
-        rows = rows if isinstance(layer, nn.ReLU) and isinstance(following, nn.MaxPool2d) else layer(rows)
-        before = layer
-    return times
+def rms_error(readings: Sequence[float], truths: Sequence[float]) -> float:
+    """Root mean square of the relative errors, 0.01 for one per cent.
+
+    Parameters
+    ----------
+    readings, truths
+        One for each line, the truths not 0.
+    """
+    readings, truths = np.asarray(readings, dtype=float), np.asarray(truths, dtype=float)
+    return float(np.sqrt(np.mean((readings / truths - 1) ** 2)))
 
 
-def _insert(times: Tensor, rows: Tensor, found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Rows at the switch points found, (segment, fraction of it), interpolated between the segment's ends."""
-    segment, fraction = found
-    new = times[segment] + fraction * (times[segment + 1] - times[segment])
-    order = new.argsort()
-    new, segment = new[order], segment[order]
-    apart = torch.ones_like(new, dtype=torch.bool)
-    apart[1:] = new.diff() > _SAME
-    apart &= (new - times[segment] > _SAME) & (times[segment + 1] - new > _SAME)
-    new, segment = new[apart], segment[apart]
-    weight = (new - times[segment]) / (times[segment + 1] - times[segment])
-    between = torch.lerp(rows[segment], rows[segment + 1], weight.reshape(-1, *[1] * (rows.dim() - 1)))
-    everything = torch.cat([times, new])
-    order = everything.argsort()
-    return everything[order], torch.cat([rows, between])[order]
+def samples_needed(samples: Sequence[int], errors: Sequence[float], target: float = 0.01) -> tuple[float, bool]:
+    """From how many samples on an error stays at or below a target, and whether that is an extrapolation.
+
+    Between two sizes that were measured, the error is taken to be a power of the number of samples. Beyond the
+    last it is taken to fall as 1/samples: two kinks share an interval, and cancel in part, with a probability in
+    proportion to its length. While intervals still hold several kinks the error falls more slowly, so that the
+    extrapolation is a lower bound.
+
+    Parameters
+    ----------
+    samples
+        Increasing.
+    errors
+        One for each, above 0.
+    target
+        The error wanted.
+
+    Returns
+    -------
+    needed : float
+        The first size, where that was enough already.
+    extrapolated : bool
+        Whether no size that was measured was enough.
+
+    Raises
+    ------
+    ValueError
+        For lists of different lengths or no sizes.
+    """
+    if len(samples) != len(errors) or not len(samples):
+        raise ValueError(f"{len(samples)} sizes and {len(errors)} errors: one error for each of at least one size")
+    above = [place for place, error in enumerate(errors) if error > target]
+    if not above:
+        return float(samples[0]), False
+    last = above[-1]
+    if last == len(samples) - 1:
+        return samples[last] * errors[last] / target, True
+    power = np.log(errors[last + 1] / errors[last]) / np.log(samples[last + 1] / samples[last])
+    return float(samples[last] * (target / errors[last]) ** (1 / power)), False
 
 
-def _zero_crossings(rows: Tensor) -> tuple[Tensor, Tensor]:
-    flat = rows.flatten(1)
-    segment, unit = ((flat[1:] > 0) != (flat[:-1] > 0)).nonzero(as_tuple=True)
-    left, right = flat[segment, unit], flat[segment + 1, unit]
-    return segment, left / (left - right)
+def peak_bytes(call: Callable[[], object]) -> int:
+    """The most bytes of tensors that live at once while ``call`` runs, beyond those that lived before it.
+
+    Counted by the storages that operations give back, on every device alike; what an operation uses inside
+    itself is not seen.
+    """
+    gc.collect()
+    with _Live() as live:
+        call()
+    return live.most
 
 
-def _winner_changes(rows: Tensor, pool: nn.MaxPool2d, or_zero: bool) -> tuple[Tensor, Tensor]:
-    """The corners of the upper envelope of each window's lines, by walking from winner to winner."""
-    windows = _unfold(rows, pool)
-    if or_zero:
-        windows = nn.functional.pad(windows, (0, 1))
-    left, right = windows[:-1], windows[1:]
-    # Where a line is the largest of several is an interval, so equal winners at both ends mean no change.
-    segment, place = (left.argmax(-1) != right.argmax(-1)).nonzero(as_tuple=True)
-    left, right = left[segment, place], right[segment, place]
-    slope = right - left
-    # At the left end the winner is the largest, and of equal ones the steepest: it is ahead right after.
-    best = left.amax(-1, keepdim=True)
-    winner = torch.where(left == best, slope, -torch.inf).argmax(-1)
-    now = torch.zeros(len(segment), dtype=rows.dtype, device=rows.device)
-    segments, fractions = [], []
-    while len(segment):
-        index = winner[:, None]
-        lead, pace = left.gather(1, index) - left, slope - slope.gather(1, index)
-        # Only a steeper line can overtake; of those that meet the winner first, the steepest wins next.
-        meet = torch.where(pace > 0, lead / pace, torch.inf).clamp_min(now[:, None])
-        first = meet.amin(1)
-        winner = torch.where(meet == first[:, None], slope, -torch.inf).argmax(1)
-        on = first < 1
-        segment, left, slope, winner, now = segment[on], left[on], slope[on], winner[on], first[on]
-        segments.append(segment)
-        fractions.append(now)
-    if not segments:
-        return segment, now
-    return torch.cat(segments), torch.cat(fractions)
+class _Live(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.now = self.most = 0
+        self.known = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        given = {part.untyped_storage()._cdata for part in tree_leaves((args, kwargs)) if isinstance(part, Tensor)}
+        result = func(*args, **kwargs)
+        for part in tree_leaves(result):
+            if isinstance(part, Tensor) and part.untyped_storage()._cdata not in given | self.known:
+                storage = part.untyped_storage()
+                self.known.add(storage._cdata)
+                self.now += storage.nbytes()
+                self.most = max(self.most, self.now)
+                weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
+        return result
+
+    def _gone(self, key, size):
+        self.known.discard(key)
+        self.now -= size
 
 
-def _unfold(rows: Tensor, pool: nn.MaxPool2d) -> Tensor:
-    """(rows, windows, window size): what each window of a pool without padding or dilation sees."""
-    size = pool.kernel_size if isinstance(pool.kernel_size, tuple) else (pool.kernel_size,) * 2
-    step = pool.stride if isinstance(pool.stride, tuple) else (pool.stride,) * 2
-    windows = rows.unfold(2, size[0], step[0]).unfold(3, size[1], step[1])
-    return windows.flatten(4).flatten(1, 3)
+class Transfers(TorchDispatchMode):
+    """Counts what makes a GPU and the CPU wait for one another; it works without a GPU.
 
+    ``reads``: numbers read out of a tensor (`item`, `bool`, `tolist` of one), each a transfer to the host.
+    ``shapes``: operations whose result's size depends on the data (`nonzero`, indexing by a mask, `unique`).
+    ``moves``: copies from one device to another; none where everything is on the CPU.
 
-def _points(start: Tensor, end: Tensor, times: Tensor) -> Tensor:
-    return start + times.reshape(-1, *[1] * start.dim()) * (end - start)
+    >>> with Transfers() as seen:
+    ...     _ = torch.ones(3).sum().item()
+    >>> seen.reads, seen.shapes, seen.moves
+    (1, 0, 0)
+    """
 
+    def __init__(self):
+        super().__init__()
+        self.reads = self.shapes = self.moves = 0
 
-def _slopes(model: nn.Sequential, start: Tensor, end: Tensor, times: Tensor) -> Tensor:
-    """Slopes of the first output, the tangent carried by hand: forward-mode AD would convolve three times."""
-    points, slopes = _points(start, end, times), (end - start).expand(len(times), *start.shape)
-    for layer in model:
-        if isinstance(layer, nn.ReLU):
-            slopes, points = slopes * (points > 0), layer(points)
-        elif isinstance(layer, nn.MaxPool2d):
-            points, index = nn.functional.max_pool2d(
-                points, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
-                ceil_mode=layer.ceil_mode, return_indices=True)
-            slopes = slopes.flatten(2).gather(2, index.flatten(2)).view_as(points)
-        elif isinstance(layer, nn.Conv2d):
-            points = layer(points)
-            slopes = nn.functional.conv2d(
-                slopes, layer.weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
-        elif isinstance(layer, nn.Linear):
-            points, slopes = layer(points), slopes @ layer.weight.T
-        else:
-            points, slopes = layer(points), layer(slopes)
-    return slopes[:, 0]
+    @property
+    def total(self) -> int:
+        """All three together."""
+        return self.reads + self.shapes + self.moves
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "equal", "is_nonzero"):
+            self.reads += 1
+        elif name in ("nonzero", "masked_select", "_unique", "_unique2", "unique_dim", "unique_consecutive"):
+            self.shapes += 1
+        elif name in ("index", "index_put_", "index_put"):
+            # A mask among the indices is a nonzero inside.
+            masks = [each for each in args[1] if each is not None and each.dtype in (torch.bool, torch.uint8)]
+            self.shapes += bool(masks)
+        elif name in ("_to_copy", "copy_") and isinstance(result, Tensor):
+            devices = {part.device for part in tree_leaves((args, result)) if isinstance(part, Tensor)}
+            self.moves += len(devices) > 1
+        return result
 
 
 def _wait() -> None:

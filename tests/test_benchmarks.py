@@ -1,13 +1,24 @@
 """The alternatives that the measurements are compared with have to be right themselves."""
 
 import itertools
+import math
 import time
 
 import pytest
 import torch
 from torch import nn
 
-from smpcore.benchmarks import finely_sampled_smp, in_turns, transform_line
+from smpcore import signals
+from smpcore.benchmarks import (
+    Transfers,
+    finely_sampled_smp,
+    in_turns,
+    peak_bytes,
+    rms_error,
+    samples_needed,
+    scipy_composition,
+    transform_line,
+)
 from smpcore.models import REFERENCE_SMP, reference_cnn, reference_line
 
 
@@ -63,3 +74,65 @@ def test_work_is_timed_in_turns():
 def test_no_round_is_refused():
     with pytest.raises(ValueError, match="at least one round"):
         in_turns({}, repeats=0)
+
+
+def test_errors_are_relative_and_squared():
+    assert rms_error([1.03, 1.96], [1.0, 2.0]) == pytest.approx(math.sqrt((0.03**2 + 0.02**2) / 2))
+
+
+@pytest.mark.parametrize(("samples", "errors", "needed", "extrapolated"), [
+    ([10, 100], [0.1, 0.001], 10 * 10 ** 0.5, False),  # falls as 1/N²: a factor of 10 takes √10 times as many
+    ([10, 100, 1000], [0.1, 0.01, 0.001], 100, False),
+    ([10, 100, 1000], [0.001, 0.1, 0.001], 100 * 10 ** 0.5, False),  # a lucky first size does not count
+    ([10, 100], [0.005, 0.001], 10, False),
+    ([10, 100], [0.5, 0.05], 500, True),
+])
+def test_samples_needed_for_an_error(samples, errors, needed, extrapolated):
+    found, beyond = samples_needed(samples, errors)
+    assert found == pytest.approx(needed)
+    assert beyond is extrapolated
+
+
+@pytest.mark.parametrize(("samples", "errors"), [([], []), ([10, 20], [0.1])])
+def test_sizes_without_their_errors_are_refused(samples, errors):
+    with pytest.raises(ValueError, match="one error for each of at least one size"):
+        samples_needed(samples, errors)
+
+
+def test_the_plain_estimator_reads_most_of_well_resolved_kinks():
+    hinges = signals.hinge_signals(torch.linspace(0, 1, 4001, dtype=torch.float64), 8, count=20, seed=0)
+    read = scipy_composition(hinges.values.numpy(), 1 / 4000) / hinges.smp.numpy()
+    assert read.mean() == pytest.approx(1, abs=0.05)
+
+
+def test_memory_counts_what_lives_at_once():
+    megabyte = torch.ones(2**17, dtype=torch.float64).nbytes
+
+    def one_after_the_other():
+        for _ in range(5):
+            torch.ones(2**17, dtype=torch.float64)
+
+    assert peak_bytes(one_after_the_other) <= 2 * megabyte
+    assert peak_bytes(lambda: [torch.ones(2**17, dtype=torch.float64) for _ in range(5)]) == 5 * megabyte
+    kept = torch.ones(2**17, dtype=torch.float64)
+    assert peak_bytes(lambda: kept.view(2, -1)) == 0
+
+
+@pytest.mark.parametrize(("work", "counts"), [
+    (lambda x: x + x, (0, 0, 0)),
+    (lambda x: x.sum().item(), (1, 0, 0)),
+    (lambda x: bool((x > 0).any()), (1, 0, 0)),
+    (lambda x: torch.equal(x, x), (1, 0, 0)),
+    (lambda x: x.nonzero(), (0, 1, 0)),
+    (lambda x: x[x > 0], (0, 1, 0)),
+    (lambda x: x[torch.tensor([0, 1])], (0, 0, 0)),
+    (lambda x: x.unique(), (0, 1, 0)),
+    (lambda x: x.to("meta"), (0, 0, 1)),
+    (lambda x: x.to(torch.float64), (0, 0, 0)),
+])
+def test_transfers_are_counted(work, counts):
+    x = torch.arange(4.0)
+    with Transfers() as seen:
+        work(x)
+    assert (seen.reads, seen.shapes, seen.moves) == counts
+    assert seen.total == sum(counts)
