@@ -2,16 +2,15 @@
 
 import math
 import warnings
-import weakref
 
 import pytest
 import torch
 from brute import brute_smp
 from cases import ALL, MODELS, TOGETHER
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from smpcore import attribute, models, paths
+from smpcore.benchmarks import peak_bytes
 from smpcore.models import FACE_INPUT, REFERENCE_SMP
 
 LINE = paths.line(torch.ones(6, dtype=torch.float64), -torch.arange(6, dtype=torch.float64))
@@ -303,46 +302,17 @@ def test_a_custom_function_is_warned_of():
         attribute(model, LINE, TIMES)
 
 
-class Live(TorchDispatchMode):
-    """Counts the bytes of all tensors that live at once, by the storage that they own."""
-
-    def __init__(self):
-        super().__init__()
-        self.bytes = self.most = 0
-        self.known = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for part in torch.utils._pytree.tree_leaves(result):
-            if isinstance(part, torch.Tensor):
-                self.seen(part.untyped_storage())
-        return result
-
-    def seen(self, storage):
-        key = storage._cdata
-        if key not in self.known:
-            size = storage.nbytes()
-            self.known.add(key)
-            self.bytes += size
-            self.most = max(self.most, self.bytes)
-            weakref.finalize(storage, self.gone, key, size)
-
-    def gone(self, key, size):
-        self.known.discard(key)
-        self.bytes -= size
-
-
 @pytest.mark.parametrize("name", ["convolutions and poolings", "mlp"])
 def test_memory_does_not_grow_with_the_samples(name):
     model, start, end = named(name).build(0)
     path = paths.line(start, end)
     peaks = []
     for samples in (129, 1025):
-        with Live() as live:
-            found = attribute(model, path, torch.linspace(0, 1, samples, dtype=torch.float64), chunk=33)
-        peaks.append(live.most)
-    # Times, values and slopes are the results, held once by chunks and once joined.
-    results = 8 * (samples - 129) * (2 + 4 * found.values.shape[1])
+        times = torch.linspace(0, 1, samples, dtype=torch.float64)
+        peaks.append(peak_bytes(lambda times=times: attribute(model, path, times, chunk=33)))
+    # Values and slopes are the results, held once by chunks and once joined; the times' differences are one more.
+    outputs = attribute(model, path, times[:9]).total.numel()
+    results = 8 * (samples - 129) * (1 + 4 * outputs)
     assert peaks[0] > 10_000
     assert peaks[1] < peaks[0] * 1.1 + results
 
