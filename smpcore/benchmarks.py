@@ -17,20 +17,22 @@ from torch.utils._pytree import tree_leaves
 
 from smpcore._exact_line import LineKinks, slopes, transform_line
 
-__all__ = ["LineKinks", "Transfers", "finely_sampled_smp", "in_turns", "peak_bytes", "rms_error", "samples_needed",
-           "scipy_composition", "transform_line"]
+__all__ = ["LineKinks", "Transfers", "draw_table", "finely_sampled_smp", "forward_pass", "in_turns", "peak_bytes",
+           "rms_error", "sampled_slopes", "samples_needed", "scipy_composition", "transform_line"]
 
 
-def in_turns(work: dict[str, Callable[[], object]], repeats: int = 3) -> dict[str, float]:
+def in_turns(work: dict[str, Callable[[], object]], repeats: int = 3, *, warm: bool = False) -> dict[str, float]:
     """Seconds that each piece of work takes, measured in turns so that a drift of the machine hits all alike.
 
     Parameters
     ----------
     work
-        Named callables. Each is called once before the counted rounds, so that caches and lazy initialisation
-        are not counted.
+        Named callables.
     repeats
         Counted rounds, at least 1; in every round each callable runs once.
+    warm
+        Whether all have run before. If not, each is called once before the counted rounds, so that caches and
+        lazy initialisation are not counted.
 
     Returns
     -------
@@ -45,7 +47,7 @@ def in_turns(work: dict[str, Callable[[], object]], repeats: int = 3) -> dict[st
     if repeats < 1:
         raise ValueError(f"repeats = {repeats}: at least one round has to be counted")
     seconds = dict.fromkeys(work, float("inf"))
-    for counted in range(repeats + 1):
+    for counted in range(1 if warm else 0, repeats + 1):
         for name, call in work.items():
             _wait()
             begin = time.perf_counter()
@@ -56,12 +58,8 @@ def in_turns(work: dict[str, Callable[[], object]], repeats: int = 3) -> dict[st
     return seconds
 
 
-def finely_sampled_smp(
-    model: nn.Sequential, start: Tensor, end: Tensor, samples: int, chunk: int = 64
-) -> float:
-    """Σ|slope differences| of the first output between equally spaced points of the line, length 1.
-
-    A lower bound of SMP: kinks that share an interval cancel. It grows to SMP as the interval shrinks.
+def sampled_slopes(model: nn.Sequential, start: Tensor, end: Tensor, samples: int, chunk: int = 64) -> Tensor:
+    """Slopes of the first output at equally spaced points of the line, length 1.
 
     Parameters
     ----------
@@ -73,11 +71,46 @@ def finely_sampled_smp(
         Points on it, at least 2.
     chunk
         Points in one forward pass.
+
+    Returns
+    -------
+    Tensor
+        ``(samples,)``, output units per unit of the line.
     """
     times = torch.linspace(0, 1, samples, dtype=start.dtype, device=start.device)
     with torch.no_grad():
-        rates = torch.cat([slopes(model, start, end, part) for part in times.split(chunk)])
-    return float(rates.diff().abs().sum())
+        return torch.cat([slopes(model, start, end, part) for part in times.split(chunk)])
+
+
+def finely_sampled_smp(model: nn.Sequential, start: Tensor, end: Tensor, samples: int, chunk: int = 64) -> float:
+    """Σ|slope differences| of the first output between equally spaced points of the line, length 1.
+
+    A lower bound of SMP: kinks that share an interval cancel. It grows to SMP as the interval shrinks. Parameters
+    are those of `sampled_slopes`.
+    """
+    return float(sampled_slopes(model, start, end, samples, chunk).diff().abs().sum())
+
+
+def forward_pass(model: nn.Module, path: Callable[[Tensor], Tensor], times: Tensor, chunk: int = 64) -> Tensor:
+    """The model's outputs ``(P, m)`` along a path, without slopes: what every other cost is a multiple of."""
+    with torch.no_grad():
+        return torch.cat([model(path(part)) for part in times.split(chunk)])
+
+
+def draw_table(axis, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table in a matplotlib axis, which shows nothing else; numbers with three figures."""
+    def text(value):
+        if isinstance(value, float):
+            return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+        return f"{value:,}" if isinstance(value, int) else str(value)
+
+    axis.axis("off")
+    table = axis.table([[text(value) for value in row] for row in rows], colLabels=columns, loc="center",
+                       cellLoc="right", edges="horizontal")
+    table.auto_set_font_size(False)
+    table.set_fontsize(11.5)
+    table.auto_set_column_width(range(len(columns)))
+    table.scale(1, 1.6)
 
 
 def scipy_composition(values: np.ndarray, spacing: float, window: int = 9, threshold: float = 5.0) -> np.ndarray:

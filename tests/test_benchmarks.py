@@ -68,6 +68,8 @@ def test_work_is_timed_in_turns():
     seconds = in_turns({"first": lambda: calls.append("first"),
                         "second": lambda: (calls.append("second"), time.sleep(0.01))}, repeats=2)
     assert calls == ["first", "second"] * 3
+    in_turns({"again": lambda: calls.append("again")}, repeats=2, warm=True)
+    assert calls[6:] == ["again"] * 2
     assert seconds["second"] >= 0.01 > seconds["first"]
 
 
