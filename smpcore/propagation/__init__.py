@@ -1,5 +1,6 @@
 """Predicted SMP: block by block, then through whole networks. Nothing here measures."""
 
+from smpcore.propagation.networks import LayerPrediction, NetworkPrediction, predict_network
 from smpcore.propagation.rules import (
     MaxPoolSmp,
     linear_smp,
@@ -19,7 +20,7 @@ from smpcore.propagation.spread import (
 )
 
 __all__ = [
-    "MaxPoolSmp", "Spread", "convex_unit_smp", "linear_smp", "max_pool_smp", "max_pool_smp_estimate",
-    "maximum_smp", "random_linear_smp", "shared_linear_smp", "simulated_spread", "two_slope_smp",
-    "two_slope_smp_std", "two_slope_spread",
+    "LayerPrediction", "MaxPoolSmp", "NetworkPrediction", "Spread", "convex_unit_smp", "linear_smp", "max_pool_smp",
+    "max_pool_smp_estimate", "maximum_smp", "predict_network", "random_linear_smp", "shared_linear_smp",
+    "simulated_spread", "two_slope_smp", "two_slope_smp_std", "two_slope_spread",
 ]

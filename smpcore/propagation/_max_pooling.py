@@ -1,0 +1,165 @@
+"""Where the winners of a max pooling over a Gaussian field change, and where they pass 0."""
+
+import math
+from itertools import pairwise, product
+
+import torch
+from torch import Tensor
+
+from smpcore.propagation._fields import Field
+from smpcore.propagation._orthants import orthant
+
+__all__ = ["pool_rates", "windows"]
+
+# 1 − ρ² of two signals below which they count as one.
+_SAME = 1e-10
+# Sobol points in each of eight scrambles, from four signals upwards; times at which such an integral is done.
+_POINTS, _TIMES = 32, 5
+
+
+def windows(settings: dict, sides: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
+    """``(W, k)``: the positions in each window, −1 beyond the border; and the sides behind."""
+    count = len(sides)
+    full = {name: _each(settings.get(name) if settings.get(name) is not None else default, count)
+            for name, default in (("kernel_size", None), ("padding", 0), ("dilation", 1))}
+    full["stride"] = _each(settings["stride"], count) if settings.get("stride") else full["kernel_size"]
+    axes = []
+    for axis, side in enumerate(sides):
+        kernel, stride, padding, dilation = (full[name][axis] for name in
+                                             ("kernel_size", "stride", "padding", "dilation"))
+        room = side + 2 * padding - dilation * (kernel - 1) - 1
+        outer = (-(-room // stride) if settings.get("ceil_mode") else room // stride) + 1
+        # torch lets no window start beyond the picture's end.
+        if settings.get("ceil_mode") and (outer - 1) * stride >= side + padding:
+            outer -= 1
+        if outer < 1:
+            raise ValueError(f"a map of {sides} is smaller than the pooling window {full['kernel_size']}")
+        axes.append([[at if 0 <= at < side else -1 for at in
+                      (start * stride - padding + tap * dilation for tap in range(kernel))] for start in range(outer)])
+    rows = []
+    for chosen in product(*axes):
+        members = []
+        for place in product(*chosen):
+            at = 0
+            for part, side in zip(place, sides, strict=True):
+                at = -1 if at < 0 or part < 0 else at * side + part
+            members.append(at)
+        rows.append(members)
+    return torch.tensor(rows), tuple(len(axis) for axis in axes)
+
+
+def _each(value, count: int) -> list[int]:
+    return [value] * count if isinstance(value, int) else list(value)
+
+
+def pool_rates(field: Field, where: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Σ|jump of slope| per unit of t and window, by what happens there, ``(R, P, W)`` each.
+
+    Two signals of a window swap the lead above 0; or below 0; or the leader itself passes 0. With d = x_i − x_j,
+
+        swap(i, j) = Var(d' | d = 0) f_d(0) P(all others < x_i, x_i > 0 | d = 0)
+        zero(i)    = E[x_i'² | x_i = 0] f_i(0) P(all others < 0 | x_i = 0)
+
+    The probabilities are those of an orthant of a Gaussian of mean 0: closed up to three dimensions (windows of
+    up to four signals), beyond that on Sobol points.
+
+    Returns
+    -------
+    above, below, zero
+        The three rates.
+    error
+        Relative standard error of the integration, 0 where closed.
+    """
+    k = where.shape[1]
+    present = where >= 0
+    index = where.clamp(min=0).to(field.value.device)
+    present = present.to(index.device)
+    value, slope, cross = (moment[:, :, index[:, :, None], index[:, None, :]] for moment in field.moments())
+    total = {"above": 0.0, "below": 0.0, "zero": 0.0}
+    spread = [0.0, 0.0]
+    ties = [(first, second) for first in range(k) for second in [*range(first + 1, k), None]]
+    for i, j in ties:
+        rate, given, ignore = _event(value, slope, cross, present, i, j)
+        if j is None:
+            inside, scatter = _probability(given[..., 1:, 1:], ignore[:, 1:])
+            total["zero"] = total["zero"] + rate * inside
+        else:
+            either, scatter = _probability(given[..., 1:, 1:], ignore[:, 1:])
+            upper, _ = _probability(given, ignore)
+            total["above"] = total["above"] + rate * upper
+            total["below"] = total["below"] + rate * (either - upper).clamp(min=0)
+        spread[0] += float((rate * scatter).sum())
+        spread[1] += float(rate.sum())
+    size = sum(float(part.sum()) for part in total.values())
+    return total["above"], total["below"], total["zero"], spread[0] / max(size, 1e-300)
+
+
+def _event(value, slope, cross, present, i: int, j: int | None):
+    """The rate of one tie, and the covariance given it of (−x_i, the others less x_i).
+
+    For ``j`` None the tie is x_i = 0.
+    """
+    k = value.shape[-1]
+    others = [each for each in range(k) if each not in (i, j)]
+    weight = value.new_zeros(k)
+    weight[i] = 1.0
+    if j is not None:
+        weight[j] = -1.0
+    spread, rates = value @ weight @ weight, slope @ weight @ weight
+    # Two signals that never differ make no swap.
+    size = value[..., i, i] + (value[..., j, j] if j is not None else 0)
+    both = present[:, i] & (present[:, j] if j is not None else True)
+    live = (spread > _SAME * size) & both
+    safe = torch.where(live, spread, 1.0)
+    tied = cross @ weight @ weight
+    rate = torch.where(live, (rates - tied**2 / safe).clamp(min=0) / (2 * math.pi * safe).sqrt(), 0.0)
+    rows = [-torch.eye(k, dtype=value.dtype, device=value.device)[i]]
+    rows += [torch.eye(k, dtype=value.dtype, device=value.device)[each] - (0 if j is None else 1) * -rows[0]
+             for each in others]
+    change = torch.stack(rows)
+    across = value @ weight @ change.mT
+    given = change @ value @ change.mT - across[..., :, None] * across[..., None, :] / safe[..., None, None]
+    ignore = torch.cat([torch.zeros_like(present[:, :1]), ~present[:, others]], 1)
+    return rate, given, ignore
+
+
+def _probability(cov: Tensor, ignore: Tensor) -> tuple[Tensor, Tensor | float]:
+    """P(every component < 0), mean 0, and its standard error; components to ignore set no condition."""
+    size = cov.shape[-1]
+    if size == 0:
+        return cov.new_ones(cov.shape[:-2]), 0.0
+    variance = torch.diagonal(cov, dim1=-2, dim2=-1)
+    largest = variance.amax(-1, keepdim=True)
+    ignore = ignore | (variance <= _SAME * largest)
+    # A component to ignore becomes an independent one, below 0 half of the time.
+    root = torch.where(ignore, 1.0, variance).clamp(min=1e-300).sqrt()
+    correlation = cov / (root[..., :, None] * root[..., None, :])
+    drop = ignore[..., :, None] | ignore[..., None, :]
+    correlation = torch.where(drop, 0.0, correlation).clamp(-1, 1)
+    twice = 2.0 ** ignore.sum(-1)
+    if size <= 3:
+        upper = torch.triu_indices(size, size, 1)
+        angles = torch.asin(correlation[..., upper[0], upper[1]]).sum(-1)
+        closed = {1: 0.5, 2: 0.25 + angles / (2 * math.pi), 3: 0.125 + angles / (4 * math.pi)}[size]
+        return twice * closed, 0.0
+    correlation = correlation + torch.diag_embed(torch.where(ignore, 1.0, 0.0))
+    times = correlation.shape[1]
+    nodes = torch.linspace(0, times - 1, min(times, _TIMES)).round().long().unique()
+    some = correlation[:, nodes]
+    flat = some.reshape(-1, size, size)
+    found = orthant(flat.new_zeros(len(flat), size), flat, _POINTS)
+    found = found.reshape(len(found), *some.shape[:-2])
+    mean = _between(found.mean(0), nodes, times)
+    error = _between(found.std(0) / math.sqrt(len(found)), nodes, times)
+    return twice * mean, twice * error
+
+
+def _between(some: Tensor, nodes: Tensor, times: int) -> Tensor:
+    """Linear in time between the nodes at which an integral was done."""
+    if len(nodes) == times:
+        return some
+    result = some.new_empty(some.shape[0], times, *some.shape[2:])
+    for n, (a, b) in enumerate(pairwise(nodes.tolist())):
+        share = torch.linspace(0, 1, b - a + 1, dtype=some.dtype, device=some.device)[None, :, None]
+        result[:, a:b + 1] = (1 - share) * some[:, n:n + 1] + share * some[:, n + 1:n + 2]
+    return result
