@@ -68,11 +68,12 @@ def main(given=None) -> int:
     if chosen.lab:
         return subprocess.call([sys.executable, "-m", "jupyter", "lab", str(environment.ROOT / "notebooks")])
     os.environ.setdefault("PYTHONIOENCODING", "utf-8")
+    import job
     import runner
     if chosen.source:
         runner.NOTEBOOKS = Path(chosen.source).resolve()
     try:
-        return runner.job(chosen)
+        return job.job(chosen)
     except runner.Refused as error:
         print(error, file=sys.stderr)
         return 2

@@ -113,37 +113,6 @@ def from_file(path: Path, names: list[str]) -> dict[str, dict]:
     return {name: {**sections.get("all", {}), **sections.get(name[:2], {})} for name in names}
 
 
-def job(chosen) -> int:
-    """Run what the command line asked for; the number of the exit."""
-    names = choose(chosen.notebooks)
-    if chosen.list:
-        print(listing(names))
-        return 0
-    given = from_file(Path(chosen.file).resolve(), names) if chosen.file else {name: {} for name in names}
-    for key, text in chosen.p:
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise Refused(f"-p {key} {text!r}: the value cannot be read as YAML") from error
-        # A notebook runs in its own folder, but a path on the command line is the caller's.
-        if isinstance(value, str) and os.path.exists(value):
-            value = os.path.abspath(value)
-        for name in names:
-            given[name][key] = value
-    given = {name: check(name, values) for name, values in given.items()}
-    folder = Path(chosen.output).resolve() if chosen.output else ROOT / "runs"
-    if chosen.sweep:
-        import sweep
-        return sweep.job(chosen, names, given, folder if chosen.output else folder / "sweep")
-    outcomes = execute(names, given, folder, chosen.jobs)
-    page = write_index(outcomes, folder)
-    failed = [outcome for outcome in outcomes if outcome.error]
-    print(f"{len(outcomes) - len(failed)} of {len(outcomes)} notebooks ran; {page}")
-    for outcome in failed:
-        print(f"FAILED {outcome.name}: {outcome.error}")
-    return 1 if failed else 0
-
-
 def execute(names: list[str], given: dict[str, dict], folder: Path, jobs: int) -> list[Outcome]:
     """Every notebook, ``jobs`` at a time; a failing one does not stop the others."""
     threads = max(1, (os.cpu_count() or 1) // jobs)

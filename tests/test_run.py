@@ -13,6 +13,7 @@ CI = Path(__file__).resolve().parent.parent / "ci"
 sys.path.insert(0, str(CI))
 
 import environment  # noqa: E402
+import job  # noqa: E402
 import run as command  # noqa: E402
 import runner  # noqa: E402
 
@@ -36,7 +37,7 @@ def test_one_failing_notebook_does_not_stop_the_others(notebooks, tmp_path, caps
     # The pool's processes import the module afresh, so this runs where the patched folder is known.
     monkeypatch.setattr(runner, "execute", lambda names, given, folder, jobs: [
         runner.execute_one(name, given[name], str(folder / name), 1) for name in names])
-    code = runner.job(chosen(output=str(tmp_path / "out"), p=[["scale", "1"]]))
+    code = job.job(chosen(output=str(tmp_path / "out"), p=[["scale", "1"]]))
     printed = capsys.readouterr().out
     assert code == 1
     assert "1 of 2 notebooks ran" in printed
@@ -63,7 +64,7 @@ def test_one_failing_notebook_does_not_stop_the_others(notebooks, tmp_path, caps
 ])
 def test_what_cannot_be_run_is_refused_before_anything_runs(notebooks, tmp_path, given, sentence):
     with pytest.raises(runner.Refused) as refused:
-        runner.job(chosen(output=str(tmp_path / "out"), **given))
+        job.job(chosen(output=str(tmp_path / "out"), **given))
     assert sentence in str(refused.value)
     assert not (tmp_path / "out").exists()
 
@@ -79,7 +80,7 @@ def test_a_file_of_parameters_is_checked(notebooks, tmp_path, text, sentence):
     file = tmp_path / "parameters.yaml"
     file.write_text(text)
     with pytest.raises(runner.Refused) as refused:
-        runner.job(chosen(output=str(tmp_path / "out"), file=str(file)))
+        job.job(chosen(output=str(tmp_path / "out"), file=str(file)))
     assert sentence in str(refused.value)
 
 
@@ -88,7 +89,7 @@ def test_a_relative_path_is_the_callers(notebooks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seen = {}
     monkeypatch.setattr(runner, "execute", lambda names, given, folder, jobs: seen.update(given) or [])
-    assert runner.job(chosen(output=str(tmp_path / "out"), p=[["name", "me.jpg"]])) == 0
+    assert job.job(chosen(output=str(tmp_path / "out"), p=[["name", "me.jpg"]])) == 0
     assert seen["01_good"]["name"] == str(tmp_path / "me.jpg")
 
 
@@ -100,7 +101,7 @@ def test_a_file_gives_common_and_own_parameters(notebooks, tmp_path):
 
 
 def test_the_list_has_parameters_defaults_and_help(notebooks, capsys):
-    assert runner.job(chosen(list=True)) == 0
+    assert job.job(chosen(list=True)) == 0
     printed = capsys.readouterr().out
     assert "01_good   Title of 01_good" in printed
     assert "scale: float = 2.0   of the answer" in printed
