@@ -29,6 +29,8 @@ class Step:
         With its weights, where it is one.
     settings
         What else it was called with.
+    node
+        Its name in the traced graph.
     """
 
     op: str
@@ -36,6 +38,7 @@ class Step:
     name: str
     module: nn.Module | None = None
     settings: dict = field(default_factory=dict)
+    node: str = ""
 
 
 #: Modules that have a rule: the operation, the word for it in a name, and the settings read off the module.
@@ -80,14 +83,16 @@ _FUNCTIONS = {
     "interpolate": ("upsample", ("size", "scale_factor", "mode", "align_corners")),
     "flatten": ("flatten", ("start_dim", "end_dim")), "mean": ("mean", ("dim", "keepdim")),
     "add": ("sum", ()), "iadd": ("sum", ()), "dropout": ("identity", ("p", "training", "inplace")),
-    "contiguous": ("identity", ()), "view": ("view", ()), "reshape": ("view", ()),
+    "contiguous": ("identity", ()),
+    "permute": ("rearrange", ()), "getitem": ("rearrange", ()), "view": ("view", ()), "reshape": ("view", ()),
 }
 _SHAPES = ("size", "getattr", "getitem", "dim")
 
 
 def known_layers() -> list[str]:
     """Names of the layers and operations that have a rule."""
-    functions = {name for name in _FUNCTIONS if name not in ("iadd", "relu_", "view", "contiguous")}
+    hidden = ("iadd", "relu_", "view", "contiguous", "permute", "getitem")
+    functions = {name for name in _FUNCTIONS if name not in hidden}
     return sorted({kind.__name__ for kind in _MODULES}) + sorted(functions)
 
 
@@ -109,22 +114,32 @@ def steps(model: nn.Module) -> list[Step]:
             raise ValueError(f"module {path or 'model'} ({type(module).__name__}) is in training mode, so the output "
                              "is not a function of t: call model.eval() first")
     try:
-        graph = fx.Tracer().trace(model) if type(model) not in _MODULES else fx.Tracer().trace(nn.Sequential(model))
+        graph = fx.Tracer().trace(model)
     except Exception as error:
         raise ValueError(f"the layers of {type(model).__name__} cannot be read from its code ({error}): a prediction "
                          "needs a model that always calls the same layers in the same order") from error
-    owner = model if type(model) not in _MODULES else nn.Sequential(model)
-    modules, place, found, calls = dict(owner.named_modules()), {}, [], {}
+    modules, place, found, calls = dict(model.named_modules()), {}, [], {}
+    needed = _needed(graph)
     for node in graph.nodes:
-        step = _read(node, modules, place)
+        step = _read(node, modules, place) if node in needed else None
         if step is None:
             continue
         if step.op not in ("input", "output"):
             calls[step.name] = calls.get(step.name, 0) + 1
             step.name += "" if calls[step.name] == 1 else f"#{calls[step.name]}"
+        step.node = node.name
         place[node] = len(found)
         found.append(step)
     return found
+
+
+def _needed(graph: fx.Graph) -> set:
+    """What the output depends on: heads that are left out need no rule."""
+    needed = {node for node in graph.nodes if node.op in ("output", "placeholder")}
+    for node in reversed(graph.nodes):
+        if node in needed:
+            needed.update(node.all_input_nodes)
+    return needed
 
 
 def _read(node, modules, place) -> Step | None:

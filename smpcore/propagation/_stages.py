@@ -63,6 +63,12 @@ def _identity(step, fields, run) -> Stage:
     return Stage(fields[0], _same)
 
 
+@stage("rearrange")
+def _rearrange(step, fields, run) -> Stage:
+    raise ValueError(f"{step.name} picks or reorders numbers, which moments='weights' does not follow: wrap the model "
+                     "so that a linear readout comes last, or use moments='measured'")
+
+
 @stage("flatten")
 def _flatten(step, fields, run) -> Stage:
     if step.settings.get("start_dim", 1) != 1 or step.settings.get("end_dim", -1) not in (-1, len(fields[0].sides) + 1):

@@ -21,7 +21,10 @@ from torch import Tensor, nn
 
 from smpcore._model_checks import checked_times
 from smpcore.propagation._graph import steps
+from smpcore.propagation._measured import predict_from_reference
 from smpcore.propagation._walk import NODES, walk
+
+_NOTHING = ValueError("the model has no layer that can switch: its SMP is 0")
 
 __all__ = ["LayerPrediction", "NetworkPrediction", "predict_network"]
 
@@ -126,16 +129,28 @@ def predict_network(model: nn.Module, path: Callable[[Tensor], Tensor], times: T
         raise ValueError("moments='measured' needs reference, another path of the same family, and "
                          "moments='weights' takes none")
     if moments == "measured":
-        raise ValueError("moments='measured' is not there yet")
-        from smpcore.propagation._measured import predict_from_reference
-
-        return predict_from_reference(model, path, reference, times)
+        return _measured(model, reference, times.to(_device(model, times)))
     graph = steps(model)
-    device = next((part.device for part in model.parameters()), times.device)
-    times = times.to(device)
+    times = times.to(_device(model, times))
+    device = times.device
     chosen = torch.linspace(0, len(times) - 1, min(len(times), NODES)).round().long().unique()
     found = walk(graph, path, times[chosen.to(device)])
     return _integrated(found, times[chosen.to(device)])
+
+
+def _device(model, times: Tensor) -> torch.device:
+    parts = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((part.device for part in parts), times.device)
+
+
+def _measured(model, reference, times: Tensor) -> NetworkPrediction:
+    found = predict_from_reference(model, reference, times)
+    if not found:
+        raise _NOTHING
+    layers = [LayerPrediction(step.name, step.op, smp, error, how) for step, smp, error, how in found]
+    total = sum(layer.smp for layer in layers)
+    error = sum(layer.smp_se**2 for layer in layers).sqrt()
+    return NetworkPrediction(total, error, layers, len(times), torch.zeros_like(total), "measured")
 
 
 def _integrated(found, nodes: Tensor) -> NetworkPrediction:
@@ -150,7 +165,7 @@ def _integrated(found, nodes: Tensor) -> NetworkPrediction:
         whole, coarse = whole + each, coarse + over(part.rates[:, half], nodes[half])
         layers.append(LayerPrediction(part.name, part.kind, each.mean(0), _error(each), part.how))
     if not layers:
-        raise ValueError("the model has no layer that can switch: its SMP is 0")
+        raise _NOTHING
     return NetworkPrediction(whole.mean(0), _error(whole), layers, len(nodes), (whole - coarse).mean(0).abs())
 
 
