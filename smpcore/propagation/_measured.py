@@ -94,7 +94,7 @@ def _elementwise(step: Step, before, gains: Tensor, duration: float) -> tuple:
     if step.op == "hardtanh":
         shifts, jump = [float(step.settings[name]) for name in ("min_val", "max_val")], torch.ones_like(mean)
     else:
-        shifts, jump = [0.0], _jumps(step, before[0].shape)
+        shifts, jump = [0.0], _jumps(step, before[0].shape).to(mean)
     for shift in shifts:
         result[moves] += two_slope_smp(mean[moves] - shift, var[moves], slope_var[moves], duration)
     smp = (size * jump * result).sum(-1)
@@ -107,7 +107,7 @@ def _jumps(step: Step, shape) -> Tensor:
     if step.op == "leaky relu":
         below = below + float(step.settings.get("negative_slope", 0.01))
     elif step.op == "prelu":
-        below = step.module.weight.detach().double().cpu().reshape(-1, *[1] * (len(shape) - 2))
+        below = step.module.weight.detach().double().reshape(-1, *[1] * (len(shape) - 2))
     return (1 - below).abs().expand(shape[1:]).flatten()
 
 

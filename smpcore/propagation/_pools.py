@@ -6,7 +6,8 @@ from torch import Tensor
 from smpcore.propagation._draws import drawn
 from smpcore.propagation._fields import diagonal
 from smpcore.propagation._max_pooling import pool_rates, windows
-from smpcore.propagation._stages import Stage, slopes_of, stage
+from smpcore.propagation._stages import TWO_SLOPE, Stage, stage
+from smpcore.propagation._units import slopes_of
 
 __all__ = []
 
@@ -24,7 +25,7 @@ def _max_pool(step, fields, run) -> Stage:
     where, sides = windows(step.settings, field.sides)
     where = where.to(field.value.device)
     _check_overlap(step, where)
-    before = step.inputs[0] if run.steps[step.inputs[0]].op in ("relu", "leaky relu", "prelu") else None
+    before = step.inputs[0] if run.steps[step.inputs[0]].op in TWO_SLOPE else None
     behind = run.two_slope_behind()
     source = field.before if before is not None else field if field.gaussian else None
     alone = before is None or len(run.users[before]) == 1

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smpcore.propagation import _pools  # noqa: F401  (enters its stage)
+# Entering their stages is what these two are imported for.
+from smpcore.propagation import _pools, _units  # noqa: F401
 from smpcore.propagation._fields import Field, diagonal
 from smpcore.propagation._graph import Step
 from smpcore.propagation._stages import STAGES, TWO_SLOPE, Stage
@@ -19,7 +20,6 @@ _HALF_NORMAL = math.sqrt(2 / math.pi)
 _SPATIAL = {"average pool", "adaptive average pool", "mean", "upsample", "max pool"}
 _JOINS = _SPATIAL - {"max pool"}
 _HOW = {False: "closed form", True: "simulated"}
-_KINDS: dict[str, str] = {}
 _SWITCHES = {"relu", "leaky relu", "prelu", "hardtanh", "max pool"}
 
 
@@ -62,7 +62,7 @@ class Run:
 
 def walk(steps: list[Step], path, nodes: Tensor) -> list[LayerRates]:
     """Every call that can switch, with what it adds at each of the times; in parts, to bound the memory."""
-    largest, start = 1, 0
+    largest = 1
     inputs = _inputs(path, nodes)
     pairs = any(step.op in _SPATIAL for step in steps)
     if pairs and inputs[0].dim() > 2:
@@ -141,7 +141,8 @@ def _backward(steps, stages, fields) -> list:
             if gains[at] is None:
                 gains[at] = (part, direct)
             else:
-                gains[at] = (gains[at][0] + part, gains[at][1] and direct and False)
+                # Gains of two branches: a sum of many weights' products, near enough to Gaussian.
+                gains[at] = (gains[at][0] + part, False)
     return gains
 
 
@@ -159,7 +160,7 @@ def _gathered(steps, stages, fields, gains, weight: Tensor) -> list[LayerRates]:
     zero = weight.new_zeros(1, fields[0].value.shape[1], len(weight))
     for n, step in enumerate(steps):
         if step.op in _SWITCHES:
-            found[n] = LayerRates(step.name, _KINDS.get(step.op, step.op), zero, _HOW[drawn])
+            found[n] = LayerRates(step.name, step.op, zero, _HOW[drawn])
         drawn = drawn or (stages[n] is not None and stages[n].drawn)
     for made in stages:
         for target, at, rate in made.rates if made else ():

@@ -106,7 +106,7 @@ def _affine(layer, statistics: Statistics) -> Statistics:
     """
     _evaluated(layer)
     weight, bias, shape = _matrix(layer, statistics.shape)
-    behind = statistics.linear(weight, bias, shape)
+    behind = statistics.linear(weight, bias.to(statistics.mean), shape)
     if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
         # How many terms of like size each sum has: from a good handful on, it is near enough to Gaussian.
         terms = weight.abs().sum(1) ** 2 / (weight**2).sum(1).clamp(min=1e-300)
@@ -191,7 +191,7 @@ def _two_slope(layer, statistics: Statistics, below: Tensor) -> Statistics:
     """Rice's formula for the kinks; moments of max(x, 0) and of its slopes over Sobol points."""
     name = type(layer).__name__
     statistics.require(name, "gaussian", "stationary")
-    below = below.expand(len(statistics.mean))
+    below = below.to(statistics.mean).expand(len(statistics.mean))
     moves = (statistics.var > 0) & (statistics.slope_var > 0)
     smp = torch.where(statistics.mean > 0, 1.0, below.abs()) * statistics.smp
     ones = torch.ones_like(below)
@@ -253,6 +253,7 @@ def _max_pool(layer, statistics: Statistics) -> Statistics:
     where, outer = windows(settings, tuple(sides))
     each = torch.Size(sides).numel()
     index = torch.cat([torch.where(where < 0, -1, where + channel * each) for channel in range(channels)])
+    index = index.to(statistics.mean.device)
     smp = []
     for row in index:
         row = row[row >= 0]

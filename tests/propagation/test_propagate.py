@@ -10,7 +10,7 @@ from smpcore import attribute, signals
 from smpcore.propagation import Residual, Statistics, propagate
 
 F64 = torch.float64
-T, SAMPLES, RUNS, LENGTH = 10.0, 401, 60, 0.5
+T, SAMPLES, RUNS, LENGTH = 10.0, 401, 40, 0.5
 
 
 def bent(norm):
