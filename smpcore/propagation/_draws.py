@@ -15,7 +15,7 @@ REPLICATES = 4
 
 def draws_for(positions: int) -> int:
     """Channels drawn in each replicate: many where the map is small."""
-    return int(min(4096, max(192, 2**15 // positions)))
+    return int(min(4096, max(160, 2**15 // positions)))
 
 
 def sampler(field: Field, seed: int):
@@ -34,14 +34,14 @@ def _gaussian(field: Field, seed: int) -> tuple[Tensor, Tensor]:
     count, n = draws_for(field.positions), field.positions
     generator = torch.Generator().manual_seed(seed)
     white = torch.randn(REPLICATES, 1, count // 2, 2 * n, generator=generator, dtype=torch.float64)
-    white = torch.cat([white, -white], 2).to(field.value.device)
+    white = white.to(field.value.device)
     if not field.pairs:
         value, slope, cross = field.moments()
         root = value.clamp(min=0).sqrt()[:, :, None]
         share = cross[:, :, None] / torch.where(root > 0, root, 1.0)
         left = (slope[:, :, None] - share**2).clamp(min=0).sqrt()
         first, second = white[..., :n], white[..., n:]
-        return root * first, share * first + left * second
+        return _mirrored(root * first), _mirrored(share * first + left * second)
     value, slope, cross = field.moments()
     # In units of each kind's own size, one jitter serves both.
     units = [diagonal(part).mean(-1).clamp(min=1e-300).sqrt()[..., None, None] for part in (value, slope)]
@@ -49,7 +49,12 @@ def _gaussian(field: Field, seed: int) -> tuple[Tensor, Tensor]:
                        torch.cat([cross / (units[0] * units[1]), slope / units[1]**2], -1)], -2)
     factor = _factor(joint)
     both = white @ factor.mT
-    return both[..., :n] * units[0], both[..., n:] * units[1]
+    return _mirrored(both[..., :n] * units[0]), _mirrored(both[..., n:] * units[1])
+
+
+def _mirrored(draws: Tensor) -> Tensor:
+    """Each draw with its mirror image: what is odd drops out of every mean."""
+    return torch.cat([draws, -draws], 2)
 
 
 def _factor(joint: Tensor) -> Tensor:

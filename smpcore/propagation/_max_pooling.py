@@ -13,8 +13,9 @@ __all__ = ["pool_rates", "windows"]
 
 # 1 − ρ² of two signals below which they count as one.
 _SAME = 1e-10
-# Sobol points in each of eight scrambles, from four signals upwards; times at which such an integral is done.
-_POINTS, _TIMES = 32, 5
+# Sobol points in each of eight scrambles, from four signals upwards; times, of those worked on at once, at which such
+# an integral is done.
+_POINTS, _TIMES = 32, 3
 
 
 def windows(settings: dict, sides: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:

@@ -42,12 +42,14 @@ def _two_slope(step, fields, run) -> Stage:
     mean_below, square_step, jump = slopes_of(step)
     leaky = _leaky(mean_below)
     if field.gaussian:
-        behind = replace(two_slope_field(field, mean_below, square_step), draw=lambda: leaky(*field.draw()),
-                         before=field)
-        gate = mean_below + square_step * both_above(field)
+        def draw():
+            return leaky(*field.draw())
+
         if run.pool_behind():
-            # Only the leader's crossings are seen, and only its slope counts: the pooling does both.
-            return Stage(behind, lambda gain: [gain])
+            # Only the leader's crossings are seen, and only its slope counts: the pooling does both, from draws.
+            return Stage(replace(field, gaussian=False, draw=draw, before=field), lambda gain: [gain])
+        behind = replace(two_slope_field(field, mean_below, square_step), draw=draw)
+        gate = mean_below + square_step * both_above(field)
         rates = ((run.at, run.at, jump * crossing_rate(field)),)
         return Stage(behind, lambda gain: [gain * (gate if gain.dim() == 4 else _own(gate))], rates)
     values, slopes = _draws(step, field)

@@ -14,8 +14,9 @@ from smpcore.propagation._stages import STAGES, TWO_SLOPE, Stage
 
 __all__ = ["NODES", "LayerRates", "walk"]
 
-#: Times that carry the moments, and the memory that one moment may take.
-NODES, _ROOM = 33, 1 << 26
+#: Times that carry the moments, and bytes of one moment that are worked on at once: what a cache holds, up to what
+#: a machine should spare where that is less than eight times.
+NODES, _ROOM, _MOST = 33, 1 << 22, 1 << 26
 _HALF_NORMAL = math.sqrt(2 / math.pi)
 _SPATIAL = {"average pool", "adaptive average pool", "mean", "upsample", "max pool"}
 _JOINS = _SPATIAL - {"max pool"}
@@ -67,7 +68,7 @@ def walk(steps: list[Step], path, nodes: Tensor) -> list[LayerRates]:
     pairs = any(step.op in _SPATIAL for step in steps)
     if pairs and inputs[0].dim() > 2:
         largest = inputs[0][0, 0].numel() ** 2
-    at_once = max(1, min(len(nodes), _ROOM // (8 * largest)))
+    at_once = max(1, _ROOM // (8 * largest), min(8, _MOST // (8 * largest)))
     parts = []
     for start in range(0, len(nodes), at_once):
         values, slopes = (part[start:start + at_once] for part in inputs)

@@ -72,6 +72,7 @@ CASES = [
     ("strides, global average", strided, False, 0.10, 12, 151),
     ("max 5x5", cnn(depth=2, kernel=5, pooling="max"), False, 0.12, 12, 201),
     ("max line", cnn(depth=2, kernel=3, pooling="max"), True, 0.12, 12, 151),
+    ("max 3/2", cnn(depth=1, kernel=3, pooling="max", pool=3, stride=2), False, 0.12, 12, 201),
     ("residual", residual, False, 0.10, 12, 201),
 ]
 
@@ -197,10 +198,11 @@ def test_it_is_quick_and_never_runs_the_model():
         module.register_forward_hook(forbidden)
     model[0].weight.requires_grad_(False)
     times = torch.linspace(0, TAU, 300, dtype=F64)
+    propagation.predict_network(model, paths.circle(PICTURE), times[:3])  # what is imported on first use
     begin = time.process_time()
     found = propagation.predict_network(model, paths.circle(PICTURE), times)
-    # Under 2 s on a quiet core; processor time, with room for a busy one.
-    assert time.process_time() - begin < 5
+    # Half a second on a quiet core; processor time, with room for a busy one.
+    assert time.process_time() - begin < 2
     assert found.nodes == 33
     assert float(found.total[0]) > 0
 
