@@ -23,6 +23,8 @@ _SIDELOBE, _SIDELOBE_CROWDED = 0.3, 0.67
 # Where kinks touch fewer of a row's samples than this, they cannot have moved its medians by more than 3%.
 _FEW = 1 / 50
 _MORE_PASSES = 3
+# A polynomial is followed as far from its samples as its value there is at most twice as uncertain as theirs.
+_FAR = 4.0
 
 
 class Parts(NamedTuple):
@@ -214,12 +216,15 @@ def _cubic(x: Tensor, y: Tensor, at: Tensor, run: Tensor) -> tuple[Tensor, Tenso
     before, now = torch.zeros_like(x), torch.ones_like(x)
     before_at, now_at = torch.zeros_like(at), torch.ones_like(at)
     value, leverage = torch.zeros_like(at), torch.zeros_like(at)
+    far = torch.zeros_like(at, dtype=torch.bool)
     back = norm_before = torch.zeros_like(x[0])
     for degree in range(4):
         norm = (now * now).sum(0)
         share = (y * now).sum(0) / norm
-        value = torch.addcmul(value, share[run], now_at)
-        leverage = torch.addcdiv(leverage, now_at * now_at, norm[run])
+        more = torch.addcdiv(leverage, now_at * now_at, norm[run])
+        far |= more > _FAR
+        value = torch.where(far, value, torch.addcmul(value, share[run], now_at))
+        leverage = torch.where(far, leverage, more)
         y = torch.addcmul(y, share, now, value=-1)
         if degree < 3:
             shift = (x * now * now).sum(0) / norm

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from smpcore import find_kinks, metric, signals, smp
+from smpcore import _residual, find_kinks, metric, signals, smp
 
 DURATION = 20.0
 
@@ -283,3 +283,16 @@ def test_bad_input_gets_a_sentence(reader, error, call, sentence):
 def test_just_long_enough():
     assert smp(RAMP[:13]) == 0
     assert smp(np.arange(69.0), lag=5) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_background_is_not_followed_far_beyond_its_samples():
+    """Through eight rough samples, forty samples on: a cubic would be off by thousands of them."""
+    source = torch.Generator().manual_seed(0)
+    x = torch.arange(8.0, dtype=torch.float64)[:, None].expand(8, 200)
+    rough = torch.randn(8, 200, generator=source, dtype=torch.float64)
+    run = torch.arange(200)
+    far, leverage, _ = _residual._cubic(x, rough, torch.full((200,), 47.0, dtype=torch.float64), run)
+    assert float(leverage.max()) <= _residual._FAR
+    assert float(far.abs().max()) < 4 * _residual._FAR**0.5
+    near, _, _ = _residual._cubic(x, x**2, torch.full((200,), 8.0, dtype=torch.float64), run)
+    torch.testing.assert_close(near, torch.full_like(near, 64.0))
