@@ -16,6 +16,10 @@ __all__ = []
 def _max_pool(step, fields, run) -> Stage:
     """Swaps of the lead and, with a two-slope unit before or behind it, the leader's crossings of 0.
 
+    Each window counts by itself. Where windows overlap by less than half, a pair that decides two of them at once is
+    thereby counted with the sum of both gains' magnitudes in place of that of their sum: up to a tenth too much, for
+    windows of 3 that move by 2. Larger overlaps are refused.
+
     max and a rising two-slope unit may trade places, so either order has the same kinks: swaps above 0 with slope
     1, below 0 with slope q, and the unit's own where the leader passes 0.
     """
