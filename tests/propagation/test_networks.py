@@ -351,3 +351,14 @@ def test_measured_windows_behind_a_relu():
     gap = abs(float(found.total[0]) - float(truth.total[0]))
     # Sinusoids in place of Gaussian signals, and one network: a quarter, and the draw of windows.
     assert gap < 0.25 * float(truth.total[0]) + 3 * float(found.total_se[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU in this machine")
+@pytest.mark.parametrize("pooling", ["average", "max"])
+def test_the_same_prediction_on_a_gpu(pooling):
+    model = models.cnn(PICTURE, channels=24, depth=2, pooling=pooling, seed=0)
+    times = torch.linspace(0, TAU, 101, dtype=F64)
+    here = propagation.predict_network(model, paths.circle(PICTURE), times)
+    there = propagation.predict_network(model.to("cuda"), paths.circle(PICTURE), times)
+    torch.testing.assert_close(there.total.cpu(), here.total, rtol=1e-6, atol=0)
