@@ -154,7 +154,8 @@ def _reading(rows: Tensor, lag: int, window: int, threshold: float) -> tuple[Ten
         total += parts.totals(*second.shape).view(-1, len(phases)).sum(1)
         noise += deviation.view(-1, len(phases)).sum(1)
         largest = torch.maximum(largest, _largest(second).view(-1, len(phases)).amax(1))
-    return total / lag**2, noise / lag, largest
+    # Parts that noise has turned against their neighbours can outweigh them where there is hardly a kink.
+    return total.clamp_min(0) / lag**2, noise / lag, largest
 
 
 def _phases(rows: Tensor, lag: int) -> Iterator[tuple[range, Tensor, Tensor]]:

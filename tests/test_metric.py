@@ -296,3 +296,9 @@ def test_a_background_is_not_followed_far_beyond_its_samples():
     assert float(far.abs().max()) < 4 * _residual._FAR**0.5
     near, _, _ = _residual._cubic(x, x**2, torch.full((200,), 8.0, dtype=torch.float64), run)
     torch.testing.assert_close(near, torch.full_like(near, 64.0))
+
+
+def test_it_is_never_negative():
+    values, _, spacing = drawn("rbf", 2001, 200, kinks=0, length_scale=2.0)
+    steps = torch.round(values * 64) / 64
+    assert all(float(smp(steps, spacing, lag=lag).min()) >= 0 for lag in (1, 2, 4, 8, "auto"))
