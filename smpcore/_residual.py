@@ -23,7 +23,7 @@ _SIDELOBE, _SIDELOBE_CROWDED = 0.3, 0.67
 # Where kinks touch fewer of a row's samples than this, they cannot have moved its medians by more than 3%.
 _FEW = 1 / 50
 _MORE_PASSES = 3
-# A polynomial is followed as far from its samples as its value there is at most twice as uncertain as theirs.
+# Where the cubic is more than twice as uncertain as a sample, the highest degree that is not is tried as well.
 _FAR = 4.0
 
 
@@ -199,23 +199,28 @@ def _fit(second: Tensor, where: Tensor, noise: Tensor, window: int) -> tuple[Ten
     place = chosen + _count_up_to(number, chosen)
     place.clamp_max_(second.numel() - 1)
     values, origin = second.reshape(-1), where[first]
-    estimate, leverage, misfit = _cubic(
+    whole, careful, leverage, misfit = _cubic(
         (place - origin).to(second.dtype), values[place], (where - origin[run]).to(second.dtype), run)
     deviation = torch.maximum(misfit[run], noise[row]) * (1 + leverage).sqrt()
-    left = values[where] - estimate
+    left = _smaller(values[where] - whole, values[where] - careful)
     # A row with hardly an untouched sample has no background to see: nothing is claimed there.
     return torch.where((high - low < points)[run], 0, left), deviation
 
 
-def _cubic(x: Tensor, y: Tensor, at: Tensor, run: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _smaller(one: Tensor, other: Tensor) -> Tensor:
+    """The one nearer to 0, and 0 where their signs differ: what is claimed of a kink that two readings tell."""
+    return torch.where(one.sign() == other.sign(), torch.where(one.abs() < other.abs(), one, other), 0)
+
+
+def _cubic(x: Tensor, y: Tensor, at: Tensor, run: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Least-squares cubics through ``(points, R)``, read at ``at (K,)``, each on the cubic ``run (K,)``.
 
-    Returns value and leverage ``(K,)``, and each cubic's residual deviation ``(R,)``. By orthogonal
-    polynomials (G. Forsythe, J. SIAM 5, 1957), which need no linear solver.
+    Returns ``(K,)`` their values, those of the highest degree whose leverage is at most `_FAR`, and this leverage;
+    ``(R,)`` their residual deviations. By orthogonal polynomials (G. Forsythe, J. SIAM 5, 1957).
     """
     before, now = torch.zeros_like(x), torch.ones_like(x)
     before_at, now_at = torch.zeros_like(at), torch.ones_like(at)
-    value, leverage = torch.zeros_like(at), torch.zeros_like(at)
+    whole, value, leverage = torch.zeros_like(at), torch.zeros_like(at), torch.zeros_like(at)
     far = torch.zeros_like(at, dtype=torch.bool)
     back = norm_before = torch.zeros_like(x[0])
     for degree in range(4):
@@ -223,7 +228,8 @@ def _cubic(x: Tensor, y: Tensor, at: Tensor, run: Tensor) -> tuple[Tensor, Tenso
         share = (y * now).sum(0) / norm
         more = torch.addcdiv(leverage, now_at * now_at, norm[run])
         far |= more > _FAR
-        value = torch.where(far, value, torch.addcmul(value, share[run], now_at))
+        whole = torch.addcmul(whole, share[run], now_at)
+        value = torch.where(far, value, whole)
         leverage = torch.where(far, leverage, more)
         y = torch.addcmul(y, share, now, value=-1)
         if degree < 3:
@@ -232,7 +238,7 @@ def _cubic(x: Tensor, y: Tensor, at: Tensor, run: Tensor) -> tuple[Tensor, Tenso
             before, now = now, torch.addcmul((x - shift) * now, back, before, value=-1)
             before_at, now_at = now_at, (at - shift[run]) * now_at - back[run] * before_at
             norm_before = norm
-    return value, leverage, ((y * y).sum(0) / (len(x) - 4)).sqrt()
+    return whole, value, leverage, ((y * y).sum(0) / (len(x) - 4)).sqrt()
 
 
 def _signed(suspects: _Suspects, samples: int) -> Parts:
@@ -288,8 +294,7 @@ def _deviation(magnitudes: Tensor) -> Tensor:
 def lower_median(magnitudes: Tensor) -> Tensor:
     """The (lower) median of each row, ``(B, n) -> (B,)``."""
     middle = (magnitudes.shape[1] - 1) // 2
-    if magnitudes.device.type == "cpu":
-        # numpy selects four to eight times as fast as torch does.
+    if magnitudes.device.type == "cpu":  # numpy selects four to eight times as fast as torch does
         found = np.partition(magnitudes.numpy(), middle, axis=1)[:, middle]
         return torch.from_numpy(np.ascontiguousarray(found))
     return magnitudes.kthvalue(middle + 1, dim=1).values

@@ -291,11 +291,31 @@ def test_a_background_is_not_followed_far_beyond_its_samples():
     x = torch.arange(8.0, dtype=torch.float64)[:, None].expand(8, 200)
     rough = torch.randn(8, 200, generator=source, dtype=torch.float64)
     run = torch.arange(200)
-    far, leverage, _ = _residual._cubic(x, rough, torch.full((200,), 47.0, dtype=torch.float64), run)
+    whole, far, leverage, _ = _residual._cubic(x, rough, torch.full((200,), 47.0, dtype=torch.float64), run)
     assert float(leverage.max()) <= _residual._FAR
     assert float(far.abs().max()) < 4 * _residual._FAR**0.5
-    near, _, _ = _residual._cubic(x, x**2, torch.full((200,), 8.0, dtype=torch.float64), run)
+    assert float(whole.abs().max()) > 1000
+    near, _, _, _ = _residual._cubic(x, x**2, torch.full((200,), 8.0, dtype=torch.float64), run)
     torch.testing.assert_close(near, torch.full_like(near, 64.0))
+
+
+def test_of_two_readings_the_smaller_is_claimed():
+    one, other = torch.tensor([3.0, -3.0, 2.0, 0.0]), torch.tensor([2.0, -4.0, -2.0, 1.0])
+    assert _residual._smaller(one, other).tolist() == [2.0, -3.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("seed", [0, 100, 500])
+def test_no_single_signal_reads_far_above_the_truth(seed):
+    values, truth, spacing = drawn("rbf", 32_001, 20, kinks=40, noise=1e-4, seed=seed, length_scale=0.5)
+    ratio = smp(values, spacing) / truth.smp
+    assert float((ratio - 1).abs().max()) < 0.15
+    # Dense kinks beside an end, where a cubic reaches too far.
+    times = torch.linspace(0, DURATION, 2001, dtype=torch.float64)
+    source = torch.Generator().manual_seed(seed)
+    where = (2 * torch.rand(200, generator=source, dtype=torch.float64)).sort().values
+    jumps = torch.randn(200, generator=source, dtype=torch.float64)
+    dense, _ = signals.hinges(times, where, jumps)
+    assert float(smp(dense + torch.sin(3 * times), 0.01)) < float(jumps.abs().sum())
 
 
 def test_it_is_never_negative():
