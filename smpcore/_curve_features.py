@@ -33,8 +33,8 @@ def curve_features(signal: np.ndarray) -> np.ndarray:
     share = {s: float(smp(z[::s], s, lag=1)) / bend[s] for s in (1, 2, 4)}
     coarse = bend[16]
     lagged = [float(smp(z, 1.0, lag=lag)) / coarse for lag in (2, 4, "auto")]
-    jumps = np.abs(find_kinks(z, lag=1).jumps)
     signed = find_kinks(z, lag=1).jumps
+    jumps = np.abs(signed)
     total = jumps.sum()
     if total > 0:
         spread = [total**2 / (len(jumps) * (jumps**2).sum()), jumps.max() / total, abs(signed.sum()) / total]

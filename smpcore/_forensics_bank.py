@@ -22,6 +22,8 @@ CONDITIONS = {
 #: The two questions: can anything in the network kink, and, where it can, is there max pooling.
 HEADS = ("kinked", "max pooling")
 _SAMPLES = 2001
+# Test error, in standard deviations of the truth, above which a network has not learned its task.
+_LEARNED = 0.5
 
 
 def degrade(curve: np.ndarray, condition: str, seed: int) -> np.ndarray:
@@ -42,10 +44,11 @@ def bank_entry(recipe, curves: np.ndarray, test_error: float) -> dict:
     Raises
     ------
     ValueError
-        Where an output is constant, as that of a dead network is.
+        For a network that has not learned its task (a test error over 0.5, where 1 is a constant answer).
     """
-    if (np.ptp(curves, axis=1) == 0).any():
-        raise ValueError(f"an output of {recipe} is constant: a dead network belongs in no bank")
+    if not test_error < _LEARNED:
+        raise ValueError(f"{recipe} has a test error of {test_error:.2f}: a network that has not learned its task "
+                         "says nothing of its family; train it longer")
     features = {
         name: [[float(f"{value:.4g}") for value in curve_features(degrade(curve, name, recipe.seed + place))]
                for place, curve in enumerate(curves)] for name in CONDITIONS}
