@@ -26,24 +26,35 @@ class Layout(NamedTuple):
         return rows.reshape(samples, -1, tensor.shape[-1])
 
 
-def find_layout(value: Tensor, tolerance: float) -> Layout | None:
+def find_layout(value: Tensor, again: Tensor, tolerance: float) -> Layout | None:
     """The layout of a tensor ``(..., last)`` computed from three samples of which the first two are the same.
+
+    Parameters
+    ----------
+    value, again
+        The tensor for two choices of the third sample.
 
     Returns
     -------
     Layout or None
         None where no dimension holds the samples.
     """
+    scale = tolerance * float(value.abs().max()) if value.numel() else 0.0
+    constant = value.shape == again.shape and bool(((value - again).abs() <= scale).all())
     fits = []
     for dim, size in enumerate(value.shape[:-1]):
         if size % 3:
             continue
         for inner in ((False, True) if size > 3 else (False,)):
-            first, again, other = Layout(dim, inner).rows(value, 3)
-            scale = tolerance * float(value.abs().max()) if value.numel() else 0.0
-            if bool(((first - again).abs() <= scale).all()):
-                moved = bool(((first - other).abs() > scale).any())
-                fits.append((moved, Layout(dim, inner)))
+            layout, moved = Layout(dim, inner), False
+            for part in (value, again):
+                first, same, other = layout.rows(part, 3)
+                if not bool(((first - same).abs() <= scale).all()):
+                    break
+                moved |= bool(((first - other).abs() > scale).any())
+            else:
+                # In a tensor that never moves, units of which one differs look like samples.
+                fits.append((moved and not constant, layout))
     return next((layout for moved, layout in fits if moved), fits[0][1] if fits else None)
 
 

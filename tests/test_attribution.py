@@ -326,3 +326,20 @@ def test_the_same_on_a_gpu(name):
     here = attribute(model, path, TIMES)
     there = attribute(model.cuda(), paths.line(start.cuda(), end.cuda()), TIMES)
     torch.testing.assert_close(there.total.cpu(), here.total, rtol=1e-8, atol=1e-12)
+
+
+class Idle(nn.Module):
+    """Six units of which the first two never move, on a path that comes back half-way."""
+
+    def forward(self, x):
+        still = torch.relu(0 * x[:, :1] + torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0, 2.0], dtype=x.dtype))
+        return torch.relu(x[:, :1]) + still.sum(1, keepdim=True)
+
+
+def test_a_layer_at_rest_and_a_path_that_comes_back_half_way():
+    times = torch.linspace(0, 2 * math.pi, 1001, dtype=torch.float64)
+    found = attribute(Idle(), lambda t: (torch.sin(2 * t) + 0.25)[:, None], times, chunk=17)
+    assert [layer.units for layer in found.layers] == [6, 1]
+    assert float(found.total) == pytest.approx(4 * 2 * (1 - 0.25**2) ** 0.5, rel=1e-2)
+    copies = attribute(lambda x: torch.relu(x.expand(3, *x.shape).contiguous()).mean(0), LINE, TIMES, chunk=17)
+    torch.testing.assert_close(copies.total, attribute(torch.relu, LINE, TIMES).total)
