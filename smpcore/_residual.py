@@ -6,14 +6,16 @@ it is interpolated through the nearest samples that no kink touches, one fit for
 """
 
 import math
+from collections.abc import Iterable
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# A robust standard deviation is this many median absolute deviations.
-_MAD = 1.4826
+from smpcore._background import above_background, taken, true_places
+
 # What white noise of deviation 1 leaves in `_interpolation_error`.
 _GAIN = math.sqrt(1 + 2 * (4**2 + 1) / 6**2)
 # Near a lone kink the interpolation errs too, by 2/3 and by 1/6 of it two and three samples off. Where kinks
@@ -22,9 +24,12 @@ _GAIN = math.sqrt(1 + 2 * (4**2 + 1) / 6**2)
 _SIDELOBE, _SIDELOBE_CROWDED = 0.3, 0.67
 # Where kinks touch fewer of a row's samples than this, they cannot have moved its medians by more than 3%.
 _FEW = 1 / 50
+# A kink moves ten interpolation errors, so few can move the median. The smallest errors are moved last: where
+# noise read off this share of them is less by a factor than by the median, kinks are crowded.
+_CORE, _FACTOR = 0.15, 1.5
 _MORE_PASSES = 3
-# Where the cubic is more than twice as uncertain as a sample, the highest degree that is not is tried as well.
-_FAR = 4.0
+# Samples whose differences are taken at once on a CPU: what stays in its cache while several passes are made.
+_BLOCK = 1 << 17
 
 
 class Parts(NamedTuple):
@@ -73,17 +78,14 @@ def kink_parts(second: Tensor, window: int, threshold: float, rounding: Tensor) 
         ``(B,)``, the robust deviation of what interpolation leaves where no kink is.
     """
     rows, samples = second.shape
-    error = _interpolation_error(second)
-    noise = torch.maximum(_deviation(error), rounding)
-    hits = _grown(_hits_of_error(second, error, threshold * noise, _SIDELOBE))
+    noise, hits, hidden = _first_look(second, threshold, rounding)
     suspects = _examine(second, hits, noise, window, threshold)
-    touched = torch.zeros(rows, dtype=torch.int64, device=second.device)
-    touched.index_add_(0, suspects.where // samples, torch.ones_like(suspects.where))
+    touched, hit = (torch.bincount(where // samples, minlength=rows) for where in (suspects.where, hits))
     # Rows with many kinks, or of which the first look has left too little to see a background.
     enough = max(window - 1, samples / 2)
-    crowded = (touched > _FEW * samples) | (samples - hits.sum(1) < enough)
+    crowded = (touched > _FEW * samples) | (samples - hit < enough) | hidden
     if crowded.any():
-        chosen = crowded.nonzero()[:, 0]
+        chosen = true_places(crowded)
         # Kinks have moved these rows' medians and hidden one another: look again at what they leave.
         again, noise[chosen] = _look_again(
             second[chosen], _of_rows(suspects, chosen, samples), rounding[chosen], window, threshold)
@@ -95,6 +97,22 @@ def kink_parts(second: Tensor, window: int, threshold: float, rounding: Tensor) 
     return _signed(suspects, samples), noise
 
 
+def _first_look(second: Tensor, threshold: float, rounding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise ``(B,)`` of each row, the flat indices of the samples that interpolation misses, and whether kinks
+    are so many ``(B,)`` that the noise is theirs."""
+    noise, hits, hidden = [], [], []
+    rows = max(1, _BLOCK // second.shape[1]) if second.device.type == "cpu" else len(second)
+    for start in range(0, len(second), rows):
+        block, least = second[start:start + rows], rounding[start:start + rows]
+        error = _interpolation_error(block)
+        middle, core = _deviations(error)
+        hidden.append(middle > _FACTOR * torch.maximum(core, least))
+        noise.append(torch.maximum(middle, least))
+        hit = _hits_of_error(block, error, threshold * noise[-1], _SIDELOBE)
+        hits.append(_grown(hit, block) + start * second.shape[1])
+    return torch.cat(noise), torch.cat(hits), torch.cat(hidden)
+
+
 def _look_again(
     second: Tensor, suspects: _Suspects, rounding: Tensor, window: int, threshold: float
 ) -> tuple[_Suspects, Tensor]:
@@ -102,11 +120,11 @@ def _look_again(
         clean = second.clone()
         clean.view(-1)[suspects.where] -= suspects.left
         error = _interpolation_error(clean)
-        noise = torch.maximum(_deviation(error), rounding)
-        hits = _hits_of_error(clean, error, threshold * noise, _SIDELOBE_CROWDED)
-        hits.view(-1)[suspects.where[suspects.stands_out]] = True
-        hits = _grown(hits) | _hits_of_curvature(clean, rounding, threshold)
-        suspects = _examine(second, hits, noise, window, threshold)
+        noise = torch.maximum(_deviations(error)[1], rounding)
+        missed = _hits_of_error(clean, error, threshold * noise, _SIDELOBE_CROWDED)
+        missed = _grown(torch.cat([missed, suspects.where[suspects.stands_out]]), clean)
+        hits = _mask(torch.cat([missed, _hits_of_curvature(clean, rounding, threshold)]), clean)
+        suspects = _examine(second, true_places(hits), noise, window, threshold)
     return suspects, noise
 
 
@@ -125,120 +143,43 @@ def _interpolation_error(second: Tensor) -> Tensor:
 
 
 def _hits_of_error(second: Tensor, error: Tensor, limit: Tensor, sidelobe: float) -> Tensor:
-    """Samples that interpolation misses, sidelobes apart."""
-    hit = (error > limit[:, None]).view(-1).nonzero()[:, 0]
-    row, place = hit // error.shape[1], hit % error.shape[1]
-    strongest = _neighbourhood(error, row, place, (-3, -2, 2, 3))
-    keep = error[row, place] >= sidelobe * strongest
-    row, place = row[keep], place[keep]
-    keep = _sharp(second, row, place)
-    hits = torch.zeros_like(error, dtype=torch.bool)
-    hits[row[keep], place[keep]] = True
-    return hits
+    """Flat indices of samples that interpolation misses, sidelobes apart."""
+    hit = true_places(error > limit[:, None])
+    flat = error.view(-1)
+    strongest = taken(flat, _around(hit, (-3, -2, 2, 3), error.shape[1])).amax(0)
+    hit = hit[taken(flat, hit) >= sidelobe * strongest]
+    return hit[_sharp(second, hit)]
 
 
 def _hits_of_curvature(second: Tensor, rounding: Tensor, threshold: float) -> Tensor:
-    """Samples whose own second difference stands out: coarser, and blind to nothing nearby."""
+    """Flat indices of samples whose own second difference stands out: coarser, and blind to nothing nearby."""
     bend = second.diff().diff().abs_()
-    limit = threshold * torch.maximum(_deviation(bend), rounding)
-    row, place = (bend > limit[:, None]).nonzero(as_tuple=True)
-    keep = _sharp(second, row, place + 1)
-    hits = torch.zeros_like(second, dtype=torch.bool)
-    hits[row[keep], place[keep] + 1] = True
-    hits[:, 0] |= hits[:, 1]
-    hits[:, -1] |= hits[:, -2]
-    return hits
+    limit = threshold * torch.maximum(_deviations(bend)[0], rounding)
+    hit = true_places(bend > limit[:, None])
+    # A row of bends is two shorter, and begins one later.
+    hit = hit + 2 * (hit // bend.shape[1]) + 1
+    hit = hit[_sharp(second, hit)]
+    # The ends have no second difference: they go with their neighbours.
+    place = hit % second.shape[1]
+    return torch.cat([hit, hit[place == 1] - 1, hit[place == second.shape[1] - 2] + 1])
 
 
-def _sharp(second: Tensor, row: Tensor, place: Tensor) -> Tensor:
+def _sharp(second: Tensor, where: Tensor) -> Tensor:
     """Whether differences grow with their order near a sample, as at a kink, or shrink, as on a smooth bend.
 
     At a kink |δ⁶| is about three times |δ⁴| wherever it lies in its cell; on a curve that the samples resolve
     it is less than |δ⁴|. This needs no scale, so a bend in an otherwise quiet signal is not taken for kinks.
     """
-    span = torch.arange(-3, 4, device=second.device)
-    near = second[row, (place + span[:, None]).clamp_(0, second.shape[1] - 1)]
+    near = taken(second.view(-1), _around(where, range(-3, 4), second.shape[1]))
     fourth = near.diff(n=2, dim=0)
     return fourth.diff(n=2, dim=0).abs().amax(0) > fourth[1:-1].abs().amax(0)
 
 
 def _examine(second: Tensor, hits: Tensor, noise: Tensor, window: int, threshold: float) -> _Suspects:
     """Interpolate under all that was hit; then once more, through the samples that this has cleared."""
-    for grown in (True, False):
-        where = hits.view(-1).nonzero()[:, 0]
-        left, deviation = _fit(second, where, noise / _GAIN, window)
-        stands_out = left.abs() > threshold * deviation
-        if grown:
-            hits = torch.zeros_like(hits)
-            hits.view(-1)[where[stands_out]] = True
-            hits = _grown(hits)
-    return _Suspects(where, left, stands_out)
-
-
-def _fit(second: Tensor, where: Tensor, noise: Tensor, window: int) -> tuple[Tensor, Tensor]:
-    """What is left of each suspect above a cubic through its nearest samples that are not suspects.
-
-    Returns it and its standard deviation: by the fit's own residual or the row's, whichever is larger.
-    """
-    rows, samples = second.shape
-    points = window - 1
-    row = where // samples
-    # Numbered without the suspects, the sample after suspect k has the number where[k] − k, so neighbours are
-    # found by counting, however far away they are. Suspects in a run have the same ones: one fit for all.
-    number = where - torch.arange(len(where), device=where.device)
-    begins = torch.ones_like(where, dtype=torch.bool)
-    begins[1:] = (number.diff() != 0) | (row.diff() != 0)
-    first = begins.nonzero()[:, 0]
-    run = begins.cumsum(0) - 1
-    edges = torch.arange(rows + 1, device=where.device) * samples
-    edges = edges - torch.searchsorted(where, edges)
-    low, high = edges[row[first]], edges[row[first] + 1]
-    # Near an end of the row, neighbours come from the other side.
-    start = torch.minimum(torch.maximum(number[first] - points // 2, low), high - points).clamp_min_(0)
-    chosen = start + torch.arange(points, device=where.device)[:, None]
-    place = chosen + _count_up_to(number, chosen)
-    place.clamp_max_(second.numel() - 1)
-    values, origin = second.reshape(-1), where[first]
-    whole, careful, leverage, misfit = _cubic(
-        (place - origin).to(second.dtype), values[place], (where - origin[run]).to(second.dtype), run)
-    deviation = torch.maximum(misfit[run], noise[row]) * (1 + leverage).sqrt()
-    left = _smaller(values[where] - whole, values[where] - careful)
-    # A row with hardly an untouched sample has no background to see: nothing is claimed there.
-    return torch.where((high - low < points)[run], 0, left), deviation
-
-
-def _smaller(one: Tensor, other: Tensor) -> Tensor:
-    """The one nearer to 0, and 0 where their signs differ: what is claimed of a kink that two readings tell."""
-    return torch.where(one.sign() == other.sign(), torch.where(one.abs() < other.abs(), one, other), 0)
-
-
-def _cubic(x: Tensor, y: Tensor, at: Tensor, run: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Least-squares cubics through ``(points, R)``, read at ``at (K,)``, each on the cubic ``run (K,)``.
-
-    Returns ``(K,)`` their values, those of the highest degree whose leverage is at most `_FAR`, and this leverage;
-    ``(R,)`` their residual deviations. By orthogonal polynomials (G. Forsythe, J. SIAM 5, 1957).
-    """
-    before, now = torch.zeros_like(x), torch.ones_like(x)
-    before_at, now_at = torch.zeros_like(at), torch.ones_like(at)
-    whole, value, leverage = torch.zeros_like(at), torch.zeros_like(at), torch.zeros_like(at)
-    far = torch.zeros_like(at, dtype=torch.bool)
-    back = norm_before = torch.zeros_like(x[0])
-    for degree in range(4):
-        norm = (now * now).sum(0)
-        share = (y * now).sum(0) / norm
-        more = torch.addcdiv(leverage, now_at * now_at, norm[run])
-        far |= more > _FAR
-        whole = torch.addcmul(whole, share[run], now_at)
-        value = torch.where(far, value, whole)
-        leverage = torch.where(far, leverage, more)
-        y = torch.addcmul(y, share, now, value=-1)
-        if degree < 3:
-            shift = (x * now * now).sum(0) / norm
-            back = norm / norm_before if degree else back
-            before, now = now, torch.addcmul((x - shift) * now, back, before, value=-1)
-            before_at, now_at = now_at, (at - shift[run]) * now_at - back[run] * before_at
-            norm_before = norm
-    return whole, value, leverage, ((y * y).sum(0) / (len(x) - 4)).sqrt()
+    _, stands_out = above_background(second, hits, noise / _GAIN, window, threshold)
+    where = _grown(hits[stands_out], second)
+    return _Suspects(where, *above_background(second, where, noise / _GAIN, window, threshold))
 
 
 def _signed(suspects: _Suspects, samples: int) -> Parts:
@@ -264,37 +205,51 @@ def _of_rows(suspects: _Suspects, rows: Tensor, samples: int) -> _Suspects:
     return _Suspects(where[here], suspects.left[here], suspects.stands_out[here])
 
 
-def _count_up_to(ascending: Tensor, limits: Tensor) -> Tensor:
-    """How many of the first are no larger than each of the second."""
-    if ascending.device.type == "cpu":
-        # numpy remembers where it was, and is twice as fast.
-        return torch.from_numpy(np.searchsorted(ascending.numpy(), limits.numpy(), side="right"))
-    return torch.searchsorted(ascending, limits, right=True)
+def _around(where: Tensor, offsets: Iterable[int], samples: int) -> Tensor:
+    """Flat indices ``(offsets, K)`` of the neighbours of ``where (K,)``, ends of rows repeated."""
+    first = where - where % samples
+    span = torch.tensor(list(offsets), device=where.device)[:, None]
+    return torch.minimum(torch.maximum(where + span, first), first + (samples - 1))
 
 
-def _neighbourhood(values: Tensor, row: Tensor, place: Tensor, offsets: tuple[int, ...]) -> Tensor:
-    """The largest of some neighbours, ends repeated."""
-    span = torch.tensor(offsets, device=values.device)
-    return values[row, (place + span[:, None]).clamp_(0, values.shape[1] - 1)].amax(0)
+def _mask(where: Tensor, like: Tensor) -> Tensor:
+    """True at the flat indices ``where``, of the other's shape."""
+    mask = torch.zeros_like(like, dtype=torch.bool)
+    mask.view(-1).index_fill_(0, where, True)
+    return mask
 
 
-def _grown(hits: Tensor) -> Tensor:
-    """A mask and its neighbours to the left and right."""
-    grown = hits.clone()
-    grown[:, 1:] |= hits[:, :-1]
-    grown[:, :-1] |= hits[:, 1:]
-    return grown
+def _grown(where: Tensor, like: Tensor) -> Tensor:
+    """Flat indices and their neighbours to the left and right within a row, ascending, none twice."""
+    return true_places(_mask(_around(where, (-1, 0, 1), like.shape[1]).view(-1), like))
 
 
-def _deviation(magnitudes: Tensor) -> Tensor:
-    """Robust standard deviation of each row of magnitudes: 1.4826 times their (lower) median."""
-    return _MAD * lower_median(magnitudes)
+def _deviations(magnitudes: Tensor) -> tuple[Tensor, Tensor]:
+    """Robust standard deviations ``(B,)`` of each row, as Gaussian noise would have them: by the median of the
+    magnitudes (1.4826 times it) and by the smallest `_CORE` of them."""
+    normal = NormalDist().inv_cdf
+    place = int((magnitudes.shape[1] - 1) * _CORE)
+    if magnitudes.device.type == "cpu":
+        below = _split(magnitudes.numpy())
+        middle = torch.from_numpy(below[:, -1].copy())
+        below.partition(place, axis=1)
+        core = torch.from_numpy(below[:, place].copy())
+    else:
+        middle, core = lower_median(magnitudes), magnitudes.kthvalue(place + 1, dim=1).values
+    return middle / normal(0.75), core / normal((1 + _CORE) / 2)
 
 
 def lower_median(magnitudes: Tensor) -> Tensor:
     """The (lower) median of each row, ``(B, n) -> (B,)``."""
+    if magnitudes.device.type == "cpu":
+        return torch.from_numpy(_split(magnitudes.numpy())[:, -1].copy())
+    return magnitudes.kthvalue((magnitudes.shape[1] + 1) // 2, dim=1).values
+
+
+def _split(magnitudes: np.ndarray) -> np.ndarray:
+    """The lower half of each row with its largest, the (lower) median, in the last place.
+
+    By numpy, which selects four to eight times as fast as torch does.
+    """
     middle = (magnitudes.shape[1] - 1) // 2
-    if magnitudes.device.type == "cpu":  # numpy selects four to eight times as fast as torch does
-        found = np.partition(magnitudes.numpy(), middle, axis=1)[:, middle]
-        return torch.from_numpy(np.ascontiguousarray(found))
-    return magnitudes.kthvalue(middle + 1, dim=1).values
+    return np.partition(magnitudes, middle, axis=1)[:, :middle + 1]

@@ -5,7 +5,6 @@ chosen so that noise neither hides kinks nor passes for them. From samples, kink
 be seen through their sum: where kinks are dense, SMP is a lower bound that grows as the spacing shrinks.
 """
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from smpcore._residual import kink_parts, lower_median
+from smpcore._signal_input import as_tensor, check, needed
 
 __all__ = ["Kinks", "find_kinks", "smp"]
 
@@ -23,6 +23,8 @@ _AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 24}
 _WINDOWS = 4
 # Noise this small beside the largest second difference hides nothing that matters.
 _HARMLESS = 1e-3
+# Powers of 2 up to this have squares, and sums of squares, within the range of float64.
+_LARGE = 400
 
 
 class Kinks(NamedTuple):
@@ -78,12 +80,16 @@ def smp(
     Theory: what kinks add to the second differences sums to their jumps wherever they lie. Scaling, offset,
     reversal and the unit of t act on the result as they do on SMP itself. Our own derivation from the idea of
     R. Liu et al., arXiv:2103.14731 (2021).
+
+    Kinks that share a cell merge: with c kinks a sample about c/2 of their sum is lost, beyond one kink in three
+    samples nothing can be told from noise, and 0 is read. Values rounded more coarsely than their type's digits
+    are a staircase, and its steps are read as kinks: average such a signal first, or name a longer lag.
     """
-    values, give_back = _as_tensor(signal)
-    _check(values, spacing, lag, window, threshold)
+    values, give_back = as_tensor(signal)
+    check(values, spacing, lag, window, threshold)
     rows = values.reshape(-1, values.shape[-1])
-    totals = [_totals(part, lag, window, threshold)[0] for part in _portions(rows, lag, window, threshold)]
-    total = torch.cat(totals) if totals else rows.new_zeros(0, dtype=_working_type(values))
+    totals = [_totals(part, lag, window, threshold)[0] for part in _portions(rows)]
+    total = torch.cat(totals) if totals else rows.new_zeros(0, dtype=torch.float64)
     return give_back((total / float(spacing)).reshape(values.shape[:-1]))
 
 
@@ -113,43 +119,61 @@ def find_kinks(
     TypeError, ValueError
         As `smp`, and for anything but one signal.
     """
-    values, give_back = _as_tensor(signal)
+    values, give_back = as_tensor(signal)
     if values.dim() != 1:
         raise ValueError(f"find_kinks reads one signal (N,), not {tuple(values.shape)}: call it for each")
-    _check(values, spacing, lag, window, threshold)
-    row = values[None].to(_working_type(values))
-    _, chosen = _totals(row, lag, window, threshold)
+    check(values, spacing, lag, window, threshold)
+    total, chosen = _totals(values[None], lag, window, threshold)
+    give_back(total / float(spacing))  # refuses a sum that the type does not hold
     step = int(chosen[0])
-    place, jump, sign = _at_full_rate(row, step, window, threshold)
+    row, unit = _scaled(values[None])
+    place, jump, sign = _at_full_rate(row, _eps(values), step, window, threshold)
+    jump = torch.ldexp(jump, unit)
     times, jumps = _gathered(place, jump, sign, step)
     return Kinks(give_back(times * float(spacing)), give_back(jumps / float(spacing)))
 
 
 def _totals(rows: Tensor, lag: int | str, window: int, threshold: float) -> tuple[Tensor, Tensor]:
     """SMP times spacing of each row, and the lag it was read at."""
-    rows = rows.to(_working_type(rows))
-    best, noise, largest = _reading(rows, 1 if lag == "auto" else lag, window, threshold)
+    eps = _eps(rows)
+    rows, unit = _scaled(rows)
+    best, noise, largest = _reading(rows, eps, 1 if lag == "auto" else lag, window, threshold)
     chosen = torch.full_like(best, 1 if lag == "auto" else lag, dtype=torch.int64)
     if lag != "auto":
-        return best, chosen
+        return torch.ldexp(best, unit), chosen
     open_rows = (noise > _HARMLESS * largest).nonzero()[:, 0]
     open_rows = open_rows[_noisy(rows[open_rows])]
     step = 2
-    while len(open_rows) and rows.shape[1] >= _needed(step, window * _WINDOWS):
-        reading, _, _ = _reading(rows[open_rows], step, window, threshold)
+    while len(open_rows) and rows.shape[1] >= needed(step, window * _WINDOWS):
+        reading, _, _ = _reading(rows[open_rows], eps, step, window, threshold)
         better = reading > best[open_rows]
         best[open_rows] = torch.where(better, reading, best[open_rows])
         chosen[open_rows] = torch.where(better, step, chosen[open_rows])
         # Two octaves past its best lag a signal's kinks only merge further.
         open_rows = open_rows[step <= 2 * chosen[open_rows].clamp_min(8)]
         step *= 2
-    return best, chosen
+    return torch.ldexp(best, unit), chosen
 
 
-def _reading(rows: Tensor, lag: int, window: int, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+def _eps(values: Tensor) -> float:
+    """What rounding may have done to a value of 1 before it came in."""
+    return torch.finfo(values.dtype).eps
+
+
+def _scaled(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows in float64, those of which a square would leave its range divided by a power of 2, and the powers."""
+    rows = rows.to(torch.float64)
+    unit = torch.frexp(_largest(rows)).exponent
+    unit = torch.where(unit.abs() > _LARGE, unit, 0)
+    # In two steps, for the power itself may lie out of range.
+    return (rows if not unit.any() else torch.ldexp(torch.ldexp(rows, -unit[:, None] // 2),
+                                                    -unit[:, None] - -unit[:, None] // 2)), unit
+
+
+def _reading(rows: Tensor, eps: float, lag: int, window: int, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
     """SMP times spacing, noise and largest second difference of each row at one lag, over its phases."""
     total, noise, largest = (torch.zeros(len(rows), dtype=rows.dtype, device=rows.device) for _ in range(3))
-    for phases, second, rounding in _phases(rows, lag):
+    for phases, second, rounding in _phases(rows, eps, lag):
         parts, deviation = kink_parts(second, window, threshold, rounding)
         total += parts.totals(*second.shape).view(-1, len(phases)).sum(1)
         noise += deviation.view(-1, len(phases)).sum(1)
@@ -158,13 +182,13 @@ def _reading(rows: Tensor, lag: int, window: int, threshold: float) -> tuple[Ten
     return total.clamp_min(0) / lag**2, noise / lag, largest
 
 
-def _phases(rows: Tensor, lag: int) -> Iterator[tuple[range, Tensor, Tensor]]:
+def _phases(rows: Tensor, eps: float, lag: int) -> Iterator[tuple[range, Tensor, Tensor]]:
     """Second differences of the averaged samples, ``lag`` apart, and what rounding may make of them.
 
     Every lag-th sample is a signal of its own, so there are ``lag`` of them, in two groups of equal length:
     yields the phases of a group, ``(B · phases, n)`` and ``(B · phases,)``.
     """
-    rounding = 2 * torch.finfo(rows.dtype).eps * _largest(rows)
+    rounding = 2 * eps * _largest(rows)
     if lag == 1:
         yield range(1), rows.diff().diff(), rounding
         return
@@ -182,10 +206,12 @@ def _phases(rows: Tensor, lag: int) -> Iterator[tuple[range, Tensor, Tensor]]:
             yield phases, group.diff().diff(), rounding.repeat_interleave(len(phases))
 
 
-def _at_full_rate(row: Tensor, lag: int, window: int, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+def _at_full_rate(
+    row: Tensor, eps: float, lag: int, window: int, threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """The parts of all phases in order of time: place in samples, share of the jump (times spacing), sign."""
     places, found = [], []
-    for phases, second, rounding in _phases(row, lag):
+    for phases, second, rounding in _phases(row, eps, lag):
         parts, _ = kink_parts(second, window, threshold, rounding)
         phase, step = parts.where // second.shape[1], parts.where % second.shape[1]
         places.append(step * lag + phase + phases.start)
@@ -232,83 +258,6 @@ def _noisy(rows: Tensor) -> Tensor:
     return lower_median(fourth.diff(n=2).abs()) > 2 * lower_median(fourth.abs())
 
 
-def _portions(rows: Tensor, lag: int | str, window: int, threshold: float) -> Iterator[Tensor]:
+def _portions(rows: Tensor) -> Iterator[Tensor]:
     size = max(1, _AT_ONCE.get(rows.device.type, 1 << 20) // rows.shape[1])
     return iter(rows.split(size)) if len(rows) else iter(())
-
-
-def _working_type(values: Tensor) -> torch.dtype:
-    return torch.float32 if values.device.type == "mps" else torch.float64
-
-
-def _needed(lag: int, window: int) -> int:
-    """Samples for ``window + 4`` averaged ones in every phase."""
-    return lag * (window + 4) + lag - 1
-
-
-def _as_tensor(signal: Tensor | np.ndarray):
-    """A tensor without its graph, and what turns a result into the kind that came in."""
-    if isinstance(signal, Tensor):
-        values = signal.detach()
-        kind = values.dtype if values.is_floating_point() else torch.float64
-
-        def give_back(result: Tensor) -> Tensor:
-            return result.to(kind)
-    else:
-        array = np.asarray(signal)
-        if array.ndim == 0 and array.dtype.kind in "fiub":
-            raise ValueError("a signal has samples in its last dimension: this is a single number")
-        if array.dtype.kind not in "fiubc":
-            raise TypeError(f"a signal is real numbers, a tensor or an array, not {_named(signal, array)}")
-        # Half, single and double precision; anything longer is measured in double.
-        kind = array.dtype if array.dtype.kind == "f" and array.dtype.itemsize <= 8 else np.dtype(np.float64)
-        if array.dtype.kind != "c":
-            array = array.astype(kind, copy=False)
-        values = torch.from_numpy(np.ascontiguousarray(array))
-
-        def give_back(result: Tensor) -> np.ndarray:
-            return result.numpy().astype(kind, copy=False)
-    if values.is_complex():
-        raise TypeError("a signal is real numbers, not complex ones: take its real part, imaginary part or "
-                        "magnitude")
-    if not values.is_floating_point():
-        values = values.to(torch.float64)
-    return values, give_back
-
-
-def _named(signal: object, array: np.ndarray) -> str:
-    return "strings" if array.dtype.kind in "US" else type(signal).__name__
-
-
-def _check(values: Tensor, spacing: float, lag: int | str, window: int, threshold: float) -> None:
-    if not _is_number(spacing) or not (math.isfinite(spacing) and spacing > 0):
-        raise ValueError(f"spacing = {spacing!r}: the distance between samples has to be a positive number")
-    if lag != "auto" and (not _is_integer(lag) or lag < 1):
-        raise ValueError(f"lag = {lag!r}: 'auto' or a whole number of samples, at least 1, is needed")
-    if not _is_integer(window) or window < 7 or window % 2 == 0:
-        raise ValueError(f"window = {window!r}: an odd number of samples, at least 7, is needed")
-    if not _is_number(threshold) or not (math.isfinite(threshold) and threshold >= 0):
-        raise ValueError(f"threshold = {threshold!r}: a number of deviations, not negative, is needed")
-    if values.dim() == 0:
-        raise ValueError("a signal has samples in its last dimension: this is a single number")
-    needed = _needed(1 if lag == "auto" else lag, window)
-    if values.shape[-1] < needed:
-        raise ValueError(
-            f"a signal of {values.shape[-1]} samples is too short for lag {lag} and window {window}: at "
-            f"least {needed} are needed")
-    # A NaN or an infinity is still there in the sum, which is much quicker to look at.
-    if not torch.isfinite(values.sum()) and (bad := ~torch.isfinite(values)).any():
-        index = tuple(int(i) for i in bad.nonzero()[0])
-        raise ValueError(
-            f"the signal is {float(values[index])} at index {index if len(index) > 1 else index[0]}: cut "
-            "such samples out or fill them in first")
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, Tensor | np.ndarray):
-        return value.ndim == 0
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
