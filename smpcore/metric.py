@@ -5,13 +5,14 @@ chosen so that noise neither hides kinks nor passes for them. From samples, kink
 be seen through their sum: where kinks are dense, SMP is a lower bound that grows as the spacing shrinks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from smpcore import device as devices
 from smpcore._residual import kink_parts, lower_median
 from smpcore._signal_input import as_tensor, check, needed
 
@@ -19,6 +20,8 @@ __all__ = ["Kinks", "find_kinks", "smp"]
 
 # Samples worked on at a time: this bounds the memory (about 100 bytes each) and keeps a GPU busy.
 _AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 24}
+# Fewer samples than this are read sooner than threads are started.
+_WORTH = 1 << 17
 # A phase of a longer lag has at least this many windows, or its medians mean little.
 _WINDOWS = 4
 # Noise this small beside the largest second difference hides nothing that matters.
@@ -88,7 +91,7 @@ def smp(
     values, give_back = as_tensor(signal)
     check(values, spacing, lag, window, threshold)
     rows = values.reshape(-1, values.shape[-1])
-    totals = [_totals(part, lag, window, threshold)[0] for part in _portions(rows)]
+    totals = devices.side_by_side(lambda part: _totals(part, lag, window, threshold)[0], _portions(rows))
     total = torch.cat(totals) if totals else rows.new_zeros(0, dtype=torch.float64)
     return give_back((total / float(spacing)).reshape(values.shape[:-1]))
 
@@ -258,6 +261,9 @@ def _noisy(rows: Tensor) -> Tensor:
     return lower_median(fourth.diff(n=2).abs()) > 2 * lower_median(fourth.abs())
 
 
-def _portions(rows: Tensor) -> Iterator[Tensor]:
-    size = max(1, _AT_ONCE.get(rows.device.type, 1 << 20) // rows.shape[1])
-    return iter(rows.split(size)) if len(rows) else iter(())
+def _portions(rows: Tensor) -> Sequence[Tensor]:
+    """The rows in as many parts as memory asks for, and as threads can share."""
+    most = max(1, _AT_ONCE.get(rows.device.type, 1 << 20) // rows.shape[1])
+    if rows.device.type == "cpu" and rows.numel() > _WORTH:
+        most = min(most, -(-len(rows) // torch.get_num_threads()))
+    return rows.split(most) if len(rows) else ()
