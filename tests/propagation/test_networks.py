@@ -331,10 +331,11 @@ def test_measured_moments_run_on_the_reference_path_only():
     model = models.mlp(32, width=256, depth=2, seed=3)
     times = torch.linspace(0, TAU, 201, dtype=F64)
 
-    def never(t):
-        raise AssertionError("the measured path was evaluated")
-
-    found = propagation.predict_network(model, never, times, moments="measured", reference=paths.circle(32, seed=1))
+    ran = []
+    model[0].register_forward_hook(lambda module, given, out: ran.append(given[0].detach().clone()))
+    along = paths.circle(32, seed=1)
+    found = propagation.predict_network(model, paths.circle(32, seed=2), times, moments="measured", reference=along)
+    assert torch.equal(torch.cat(ran), along(times))
     truth = attribute(model, paths.circle(32, seed=2), times)
     # One draw of 256 units a layer on another circle: a fifth covers its scatter.
     assert float(found.total[0]) == pytest.approx(float(truth.total[0]), rel=0.2)
@@ -345,7 +346,7 @@ def test_measured_moments_run_on_the_reference_path_only():
 def test_measured_windows_behind_a_relu():
     model = models.cnn((1, 10, 10), channels=24, depth=1, pooling="max", seed=1)
     times = torch.linspace(0, TAU, 151, dtype=F64)
-    found = propagation.predict_network(model, None, times, moments="measured",
+    found = propagation.predict_network(model, paths.circle((1, 10, 10), seed=2), times, moments="measured",
                                         reference=paths.circle((1, 10, 10), seed=1))
     truth = attribute(model, paths.circle((1, 10, 10), seed=2), times)
     gap = abs(float(found.total[0]) - float(truth.total[0]))
