@@ -223,11 +223,11 @@ def pooled(seed):
 
 @pytest.mark.parametrize("path", [paths.circle((1, 6, 6), seed=5), line((1, 6, 6))], ids=["circle", "line"])
 def test_the_error_of_the_windows_integrals_is_stated(monkeypatch, path):
-    times = torch.linspace(0, 1.0, 101, dtype=F64)
+    times = torch.linspace(0, 1.0, 17, dtype=F64)
     usual = propagation.predict_network(pooled(1), path, times)
     assert usual.total_se.item() > 0
     assert usual.layers[0].how == "simulated"
-    monkeypatch.setattr(_max_pooling, "_POINTS", 256)
+    monkeypatch.setattr(_max_pooling, "_POINTS", 128)
     monkeypatch.setattr(_max_pooling, "_EVERY", 1)
     sure = propagation.predict_network(pooled(1), path, times)
     assert sure.total_se < usual.total_se
