@@ -1,5 +1,6 @@
 """Predicted SMP: block by block, then through whole networks. Nothing here measures."""
 
+from smpcore.propagation import _layer_pools, _layer_units  # noqa: F401
 from smpcore.propagation.layers import Residual, propagate
 from smpcore.propagation.networks import LayerPrediction, NetworkPrediction, predict_network
 from smpcore.propagation.rules import (

@@ -6,6 +6,7 @@ from itertools import pairwise, product
 import torch
 from torch import Tensor
 
+from smpcore.propagation._draws import REPLICATES
 from smpcore.propagation._fields import Field
 from smpcore.propagation._orthants import orthant
 
@@ -13,9 +14,9 @@ __all__ = ["pool_rates", "windows"]
 
 # 1 − ρ² of two signals below which they count as one.
 _SAME = 1e-10
-# Sobol points in each of eight scrambles, from four signals upwards; times, of those worked on at once, at which such
-# an integral is done.
-_POINTS, _TIMES = 32, 3
+# Sobol points in each of eight scrambles, from four signals upwards; and every how many of the times such an integral
+# is done, with a straight line in between.
+_POINTS, _EVERY = 32, 4
 
 
 def windows(settings: dict, sides: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
@@ -53,7 +54,7 @@ def _each(value, count: int) -> list[int]:
     return [value] * count if isinstance(value, int) else list(value)
 
 
-def pool_rates(field: Field, where: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
+def pool_rates(field: Field, where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Σ|jump of slope| per unit of t and window, by what happens there, ``(R, P, W)`` each.
 
     Two signals of a window swap the lead above 0; or below 0; or the leader itself passes 0. With d = x_i − x_j,
@@ -62,14 +63,12 @@ def pool_rates(field: Field, where: Tensor) -> tuple[Tensor, Tensor, Tensor, flo
         zero(i)    = E[x_i'² | x_i = 0] f_i(0) P(all others < 0 | x_i = 0)
 
     The probabilities are those of an orthant of a Gaussian of mean 0: closed up to three dimensions (windows of
-    up to four signals), beyond that on Sobol points.
+    up to four signals), beyond that on Sobol points, of which each replicate has its own.
 
     Returns
     -------
     above, below, zero
         The three rates.
-    error
-        Relative standard error of the integration, 0 where closed.
     """
     k = where.shape[1]
     present = where >= 0
@@ -77,22 +76,16 @@ def pool_rates(field: Field, where: Tensor) -> tuple[Tensor, Tensor, Tensor, flo
     present = present.to(index.device)
     value, slope, cross = (moment[:, :, index[:, :, None], index[:, None, :]] for moment in field.moments())
     total = {"above": 0.0, "below": 0.0, "zero": 0.0}
-    spread = [0.0, 0.0]
     ties = [(first, second) for first in range(k) for second in [*range(first + 1, k), None]]
     for i, j in ties:
         rate, given, ignore = _event(value, slope, cross, present, i, j)
         if j is None:
-            inside, scatter = _probability(given[..., 1:, 1:], ignore[:, 1:])
-            total["zero"] = total["zero"] + rate * inside
+            total["zero"] = total["zero"] + rate * _probability(given[..., 1:, 1:], ignore[:, 1:])
         else:
-            either, scatter = _probability(given[..., 1:, 1:], ignore[:, 1:])
-            upper, _ = _probability(given, ignore)
+            either, upper = _probability(given[..., 1:, 1:], ignore[:, 1:]), _probability(given, ignore)
             total["above"] = total["above"] + rate * upper
             total["below"] = total["below"] + rate * (either - upper).clamp(min=0)
-        spread[0] += float((rate * scatter).sum())
-        spread[1] += float(rate.sum())
-    size = sum(float(part.sum()) for part in total.values())
-    return total["above"], total["below"], total["zero"], spread[0] / max(size, 1e-300)
+    return total["above"], total["below"], total["zero"]
 
 
 def _event(value, slope, cross, present, i: int, j: int | None):
@@ -124,11 +117,11 @@ def _event(value, slope, cross, present, i: int, j: int | None):
     return rate, given, ignore
 
 
-def _probability(cov: Tensor, ignore: Tensor) -> tuple[Tensor, Tensor | float]:
-    """P(every component < 0), mean 0, and its standard error; components to ignore set no condition."""
+def _probability(cov: Tensor, ignore: Tensor) -> Tensor:
+    """P(every component < 0), mean 0, ``(R, P, W)``; components to ignore set no condition."""
     size = cov.shape[-1]
     if size == 0:
-        return cov.new_ones(cov.shape[:-2]), 0.0
+        return cov.new_ones(cov.shape[:-2])
     variance = torch.diagonal(cov, dim1=-2, dim2=-1)
     largest = variance.amax(-1, keepdim=True)
     ignore = ignore | (variance <= _SAME * largest)
@@ -142,17 +135,16 @@ def _probability(cov: Tensor, ignore: Tensor) -> tuple[Tensor, Tensor | float]:
         upper = torch.triu_indices(size, size, 1)
         angles = torch.asin(correlation[..., upper[0], upper[1]]).sum(-1)
         closed = {1: 0.5, 2: 0.25 + angles / (2 * math.pi), 3: 0.125 + angles / (4 * math.pi)}[size]
-        return twice * closed, 0.0
+        return twice * closed
     correlation = correlation + torch.diag_embed(torch.where(ignore, 1.0, 0.0))
     times = correlation.shape[1]
-    nodes = torch.linspace(0, times - 1, min(times, _TIMES)).round().long().unique()
+    nodes = torch.linspace(0, times - 1, min(times, 1 - (1 - times) // _EVERY)).round().long().unique()
     some = correlation[:, nodes]
     flat = some.reshape(-1, size, size)
     found = orthant(flat.new_zeros(len(flat), size), flat, _POINTS)
-    found = found.reshape(len(found), *some.shape[:-2])
-    mean = _between(found.mean(0), nodes, times)
-    error = _between(found.std(0) / math.sqrt(len(found)), nodes, times)
-    return twice * mean, twice * error
+    found = found.reshape(REPLICATES, -1, *some.shape[:-2]).mean(1)
+    own = torch.arange(REPLICATES, device=found.device)
+    return twice * _between(found[own, own if len(some) > 1 else 0 * own], nodes, times)
 
 
 def _between(some: Tensor, nodes: Tensor, times: int) -> Tensor:

@@ -5,15 +5,13 @@ and where a max pooling stands the covariances of its windows. On the path that 
 left between the two is the Gaussian law.
 """
 
-import copy
-import math
-
 import torch
-from torch import Tensor, fx, nn
-from torch.autograd import forward_ad
+from torch import Tensor, nn
 
 from smpcore.propagation._graph import Step, steps
 from smpcore.propagation._max_pooling import windows
+from smpcore.propagation._pools import check_size
+from smpcore.propagation._recorded import Moments, Recorder
 from smpcore.propagation._windows import _swaps
 from smpcore.propagation.rules import two_slope_smp
 
@@ -25,80 +23,47 @@ _SWITCHES = ("relu", "leaky relu", "prelu", "hardtanh", "max pool")
 
 
 def predict_from_reference(model: nn.Module, reference, times: Tensor) -> list[tuple]:
-    """``[(step, smp (m,), standard error (m,), how)]`` for each call that can switch.
+    """``[(step, smp (m,), standard error (m,))]`` for each call that can switch.
 
     A unit's kinks: T λ/(σ√(2π)) exp(−μ²/2σ²) · |p − q| · E|gain|, with moments over the reference path. A window of
     a max pooling is the maximum of its signals (`rules.max_pool_smp`). Behind a ReLU they are the ReLU's inputs, with
     0 among them; where the leader passes 0 the kink is the ReLU's.
+
+    The path is gone along in parts, twice where there is a pooling: for every unit's moments and gains, and then for
+    the windows that these tell to be worth it.
     """
     graph = steps(model)
-    calls, outputs = _recorded(model, graph, reference, times)
+    switches = {n: step for n, step in enumerate(graph) if step.op in _SWITCHES}
+    if not switches:
+        return []
+    recorder = Recorder(model, graph, {step.node for step in switches.values()}, reference, times)
+    seen = {step.node: Moments() for step in switches.values()}
+    for calls, gains in recorder.parts():
+        for name, moments in seen.items():
+            moments.add(calls[name], gains[name])
     duration = float(times[-1] - times[0])
-    found = {}
-    for number, step in enumerate(graph):
-        if step.op not in _SWITCHES:
-            continue
-        before, after = calls[step.node]
-        gains = [torch.autograd.grad(outputs[:, m].sum(), after, retain_graph=True, allow_unused=True)[0]
-                 for m in range(outputs.shape[1])]
-        size = torch.stack([torch.zeros_like(after) if gain is None else gain for gain in gains]).abs().mean(1)
-        with torch.no_grad():
-            if step.op != "max pool":
-                found[number] = _elementwise(step, before, size, duration)
-                continue
-            relu = step.inputs[0] if graph[step.inputs[0]].op == "relu" else None
-            before = before if relu is None else calls[graph[relu].node][0]
-            swaps, crossings = _pool(step, before, size, duration, relu is not None)
-            found[number] = swaps
-            if relu is not None and sum(relu in each.inputs for each in graph) == 1:
-                found[relu] = crossings
+    found = {n: _elementwise(step, seen[step.node], duration) for n, step in switches.items() if step.op != "max pool"}
+    pools = {n: _Pool(graph, n, seen) for n, step in switches.items() if step.op == "max pool"}
+    rows = recorder.passes({n: (pool.source, pool.channel, pool.members.clamp(min=0))
+                            for n, pool in pools.items() if pool.live})
+    for n, pool in pools.items():
+        found |= pool.predicted(rows.get(n), duration)
     return [(graph[number], *parts) for number, parts in sorted(found.items())]
 
 
-def _recorded(model: nn.Module, graph: list[Step], reference, times: Tensor):
-    """What enters (value, slope) and leaves each unit that can switch, and the outputs (P, m) attached to it."""
-    plain = copy.deepcopy(model).double().requires_grad_(False)
-    runner = _Interpreter(fx.GraphModule(plain, fx.Tracer().trace(plain)),
-                          {step.node for step in graph if step.op in _SWITCHES})
-    values, slopes = torch.func.jvp(reference, (times,), (torch.ones_like(times),))
-    with forward_ad.dual_level(), torch.enable_grad():
-        result = runner.run(forward_ad.make_dual(values.double().requires_grad_(), slopes.double()))
-        return runner.calls, forward_ad.unpack_dual(result).primal.flatten(1)
-
-
-class _Interpreter(fx.Interpreter):
-    """Runs a traced model and keeps what passes the named calls."""
-
-    def __init__(self, module: fx.GraphModule, names: set[str]):
-        super().__init__(module)
-        self.names, self.calls = names, {}
-
-    def run_node(self, n):
-        if n.name not in self.names:
-            return super().run_node(n)
-        given = self.fetch_args_kwargs_from_env(n)[0][0]
-        before = tuple(part.detach().clone() for part in forward_ad.unpack_dual(given))
-        primal, tangent = forward_ad.unpack_dual(super().run_node(n))
-        kept = primal.clone()
-        self.calls[n.name] = (before, kept)
-        return forward_ad.make_dual(kept.view_as(kept), tangent)
-
-
-def _elementwise(step: Step, before, gains: Tensor, duration: float) -> tuple:
+def _elementwise(step: Step, seen: Moments, duration: float) -> tuple[Tensor, Tensor]:
     """Rice's formula with each unit's own moments, times its own mean |gain|: ``(m,)``."""
-    values, slopes = (part.flatten(1) for part in before)
-    size = gains.flatten(1)
-    mean, var, slope_var = values.mean(0), values.var(0), (slopes**2).mean(0)
+    mean, var, slope_var = (part.flatten() for part in (seen.mean, seen.var, seen.slope_var))
     moves = (var > 1e-20) & (slope_var > 1e-20)
     result = torch.zeros_like(mean)
     if step.op == "hardtanh":
         shifts, jump = [float(step.settings[name]) for name in ("min_val", "max_val")], torch.ones_like(mean)
     else:
-        shifts, jump = [0.0], _jumps(step, before[0].shape).to(mean)
+        shifts, jump = [0.0], _jumps(step, (1, *seen.mean.shape)).to(mean)
     for shift in shifts:
         result[moves] += two_slope_smp(mean[moves] - shift, var[moves], slope_var[moves], duration)
-    smp = (size * jump * result).sum(-1)
-    return smp, torch.zeros_like(smp), "closed form"
+    smp = (seen.size.flatten(1) * jump * result).sum(-1)
+    return smp, torch.zeros_like(smp)
 
 
 def _jumps(step: Step, shape) -> Tensor:
@@ -111,39 +76,59 @@ def _jumps(step: Step, shape) -> Tensor:
     return (1 - below).abs().expand(shape[1:]).flatten()
 
 
-def _pool(step: Step, before, gains: Tensor, duration: float, behind_relu: bool) -> tuple:
-    """Swaps of the lead in windows drawn at random, and where the leader passes 0; each (smp, error, how)."""
-    values, slopes = (part.flatten(2) for part in before)
-    where, _ = windows(step.settings, tuple(before[0].shape[2:]))
-    size = gains.flatten(2)
-    # Windows that the output notices most are drawn most often, and weighted with the inverse of their chance.
-    chance = size.sum(0).flatten()
-    if float(chance.sum()) == 0:
-        nothing = (gains.new_zeros(len(gains)), gains.new_zeros(len(gains)), "closed form")
-        return nothing, nothing
-    chance = chance / chance.sum()
-    generator = torch.Generator().manual_seed(0)
-    picked = torch.multinomial(chance.cpu(), min(_WINDOWS, 2 * len(chance)), replacement=True, generator=generator)
-    channel, window = picked // size.shape[2], picked % size.shape[2]
-    members = where[window]
-    rows = [part[:, channel[:, None], members.clamp(min=0)] for part in (values, slopes)]
-    mean, cov, slope_cov = _moments(*rows, members < 0)
-    weight = duration * size[:, channel, window] / chance[picked.to(chance.device)]
-    if not behind_relu:
-        return _weighted(_maximum(mean, cov, slope_cov), weight), None
-    mean, cov, slope_cov = _with_zero(mean, cov, slope_cov)
-    # Each signal's own slope variance, and none between two signals: only crossings of 0 are left.
-    own = torch.diagonal(slope_cov, dim1=-2, dim2=-1)
-    alike = (own[:, :, None] + own[:, None, :]) / 2
-    alike[:, -1, :] = alike[:, :, -1] = 0
-    crossings = _maximum(mean, cov, alike)
-    swaps = (_maximum(mean, cov, slope_cov) - crossings).clamp(min=0)
-    return _weighted(swaps, weight), _weighted(crossings, weight)
+class _Pool:
+    """A max pooling: which of its windows are integrated, and what they give."""
+
+    def __init__(self, graph: list[Step], number: int, seen: dict[str, Moments]):
+        step = graph[number]
+        before = step.inputs[0]
+        self.number, self.relu = number, before if graph[before].op == "relu" else None
+        self.alone = self.relu is not None and sum(self.relu in each.inputs for each in graph) == 1
+        self.source = graph[before].node if self.relu is not None else step.node
+        where, _ = windows(step.settings, tuple(seen[step.node].mean.shape[1:]))
+        check_size(step, where)
+        self.size = seen[step.node].size.flatten(2)
+        # Windows that the output notices most are drawn most often, and weighted with the inverse of their chance.
+        chance = self.size.sum(0).flatten()
+        self.live = float(chance.sum()) > 0
+        if not self.live:
+            return
+        self.chance = chance / chance.sum()
+        generator = torch.Generator().manual_seed(0)
+        count = min(_WINDOWS, 2 * len(chance))
+        picked = torch.multinomial(self.chance.cpu(), count, replacement=True, generator=generator)
+        self.picked = picked.to(chance.device)
+        self.channel, self.window = self.picked // self.size.shape[2], self.picked % self.size.shape[2]
+        self.members = where.to(chance.device)[self.window]
+
+    def predicted(self, rows: tuple[Tensor, Tensor] | None, duration: float) -> dict[int, tuple[Tensor, Tensor]]:
+        """Swaps of the lead, and for a ReLU before it where the leader passes 0: ``{step: (smp, error)}``."""
+        if rows is None:
+            zero = self.size.new_zeros(len(self.size))
+            return dict.fromkeys([self.number, *([self.relu] if self.alone else [])], (zero, zero))
+        mean, cov, slope_cov = _moments(*rows, self.members < 0)
+        weight = duration * self.size[:, self.channel, self.window] / self.chance[self.picked]
+        if self.relu is None:
+            return {self.number: _weighted(_maximum(mean, cov, slope_cov), weight)}
+        mean, cov, slope_cov = _with_zero(mean, cov, slope_cov)
+        # Each signal's own slope variance, and none between two signals: only crossings of 0 are left.
+        own = torch.diagonal(slope_cov, dim1=-2, dim2=-1)
+        alike = (own[:, :, None] + own[:, None, :]) / 2
+        alike[:, -1, :] = alike[:, :, -1] = 0
+        crossings = _maximum(mean, cov, alike)
+        swaps = (_maximum(mean, cov, slope_cov) - crossings).clamp(min=0)
+        found = {self.number: _weighted(swaps, weight)}
+        return found | ({self.relu: _weighted(crossings, weight)} if self.alone else {})
 
 
-def _weighted(rate: Tensor, weight: Tensor) -> tuple:
-    each = rate * weight
-    return each.mean(-1), each.std(-1) / math.sqrt(each.shape[-1]), "simulated"
+def _weighted(rate: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over windows of rates ``(S, W)`` times weights ``(m, W)``, and its error: of the draw of windows, and of
+    the integration, which its scrambles tell."""
+    each = rate[:, None] * weight
+    error = each.mean(0).var(-1) / each.shape[-1]
+    if len(each) > 1:
+        error = error + each.mean(-1).var(0) / len(each)
+    return each.mean((0, -1)), error.sqrt()
 
 
 def _with_zero(mean: Tensor, *covariances: Tensor) -> list[Tensor]:
@@ -161,11 +146,11 @@ def _moments(values: Tensor, slopes: Tensor, missing: Tensor) -> tuple[Tensor, T
 
 
 def _maximum(mean: Tensor, cov: Tensor, slope_cov: Tensor) -> Tensor:
-    """New kinks of each window per unit of t (`rules.max_pool_smp`, on few points)."""
+    """New kinks of each window per unit of t ``(S, W)``, by scramble (`rules.max_pool_smp`, on few points)."""
     unit = torch.diagonal(cov, dim1=-2, dim2=-1).amax(-1).sqrt()
     moves = unit > 1e-10
     unit = torch.where(moves, unit, 1.0)
     scale = unit[:, None, None]**2
     leads = torch.ones_like(mean, dtype=torch.bool)
-    rate = _swaps(cov / scale, slope_cov / scale, mean / unit[:, None], leads, _POINTS).mean(0)
+    rate = _swaps(cov / scale, slope_cov / scale, mean / unit[:, None], leads, _POINTS)
     return torch.where(moves, rate * unit, 0.0)

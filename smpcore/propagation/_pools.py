@@ -8,17 +8,21 @@ from smpcore.propagation._fields import diagonal
 from smpcore.propagation._max_pooling import pool_rates, windows
 from smpcore.propagation._stages import TWO_SLOPE, Stage, stage
 from smpcore.propagation._units import slopes_of
+from smpcore.propagation._windows import LARGEST
 
-__all__ = []
+__all__ = ["check_size", "shared_pairs"]
+
+# Pairs that several windows compare, of all that they do, above which a pooling is refused.
+_SHARED = 0.2
 
 
 @stage("max pool")
 def _max_pool(step, fields, run) -> Stage:
     """Swaps of the lead and, with a two-slope unit before or behind it, the leader's crossings of 0.
 
-    Each window counts by itself. Where windows overlap by less than half, a pair that decides two of them at once is
-    thereby counted with the sum of both gains' magnitudes in place of that of their sum: up to a tenth too much, for
-    windows of 3 that move by 2. Larger overlaps are refused.
+    Each window counts by itself. Where windows overlap, a pair that decides two of them at once is thereby counted with
+    the sum of both gains' magnitudes in place of that of their sum: up to a tenth too much, for windows of 3 that move
+    by 2 and share a sixth of their pairs. Where they share more than a fifth they are refused.
 
     max and a rising two-slope unit may trade places, so either order has the same kinks: swaps above 0 with slope
     1, below 0 with slope q, and the unit's own where the leader passes 0.
@@ -28,6 +32,7 @@ def _max_pool(step, fields, run) -> Stage:
         raise ValueError(f"{step.name} needs a map with sides, and gets features")
     where, sides = windows(step.settings, field.sides)
     where = where.to(field.value.device)
+    check_size(step, where)
     _check_overlap(step, where)
     before = step.inputs[0] if run.steps[step.inputs[0]].op in TWO_SLOPE else None
     behind = run.two_slope_behind()
@@ -37,7 +42,7 @@ def _max_pool(step, fields, run) -> Stage:
         raise ValueError(f"{step.name} has to stand behind a linear or convolutional layer, with at most a batch norm "
                          "and one two-slope unit in between, whose output nothing else reads")
     unit = before if before is not None else behind
-    above, below, zero, _ = pool_rates(source, where)
+    above, below, zero = pool_rates(source, where)
     at = run.at if behind is None else behind
     if unit is None:
         rates = ((run.at, at, above + below),)
@@ -61,18 +66,30 @@ def _max_pool(step, fields, run) -> Stage:
         across = share.mT @ gain @ share
         return [across - torch.diag_embed(torch.diagonal(across, dim1=-2, dim2=-1)) + torch.diag_embed(own)]
 
-    return Stage(result, pull, rates, True)
+    return Stage(result, pull, rates)
+
+
+def check_size(step, where: Tensor) -> None:
+    """Refuse windows too large for the integrals."""
+    if where.shape[1] > LARGEST:
+        raise ValueError(f"{step.name} has windows of {where.shape[1]} signals: up to {LARGEST} have a rule")
 
 
 def _check_overlap(step, where: Tensor) -> None:
-    """Pairs that share most of their windows would be counted once for each: refuse."""
-    names = ("kernel_size", "stride")
-    kernel, stride = (step.settings.get(name) for name in names)
-    kernel = [kernel] if isinstance(kernel, int) else list(kernel)
-    stride = kernel if not stride else [stride] * len(kernel) if isinstance(stride, int) else list(stride)
-    if any(2 * step_ <= size for size, step_ in zip(kernel, stride, strict=False) if size > 1):
-        raise ValueError(f"{step.name} moves windows of {kernel} by {stride}: neighbours that decide several windows "
-                         "at once have no rule yet; a step of more than half a window has one")
+    """Refuse windows that share so many pairs that each would count for several kinks."""
+    shared = shared_pairs(where)
+    if shared > _SHARED:
+        raise ValueError(f"{step.name} has windows that share {shared:.0%} of their pairs: neighbours that decide "
+                         f"several windows at once have no rule yet where they are more than {_SHARED:.0%}; take "
+                         "larger steps or smaller windows")
+
+
+def shared_pairs(where: Tensor) -> float:
+    """Of all pairs that windows compare, the share that an earlier window compares as well."""
+    first, second = torch.triu_indices(where.shape[1], where.shape[1], 1)
+    pairs = torch.stack([where[:, first], where[:, second]], -1).flatten(0, 1)
+    pairs = pairs[(pairs >= 0).all(-1)]
+    return 1 - len(pairs.unique(dim=0)) / max(1, len(pairs))
 
 
 def _pooled(values: Tensor, slopes: Tensor, where: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -30,14 +30,11 @@ class Stage:
     rates
         Triples (which step's, at which step the gain, Σ|jump of the unit's own slope| per unit of t
         ``(R, P, N)``).
-    drawn
-        Whether the moments behind it are taken of draws.
     """
 
     field: Field
     pull: Callable[[Tensor], list[Tensor]]
     rates: tuple = ()
-    drawn: bool = False
 
 
 STAGES: dict[str, Callable] = {}

@@ -63,7 +63,7 @@ def _two_slope(step, fields, run) -> Stage:
         raise ValueError(f"{step.name} stands behind a map that is neither Gaussian nor positive: a linear or "
                          "convolutional layer, or batch norm, has to come before it")
     gate = torch.where(values > 0, 1.0, mean_below)
-    return Stage(drawn(field, *leaky(values, slopes)), lambda gain: [gated(field, gate, gain)], rates, True)
+    return Stage(drawn(field, *leaky(values, slopes)), lambda gain: [gated(field, gate, gain)], rates)
 
 
 def _own(gate: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ def _hardtanh(step, fields, run) -> Stage:
                          "batch norm, has to come before it")
     gate = ((values > low) & (values < high)).to(values)
     return Stage(drawn(field, values.clamp(low, high), gate * slopes), lambda gain: [gated(field, gate, gain)],
-                 ((run.at, run.at, rate),), True)
+                 ((run.at, run.at, rate),))
 
 
 _SMOOTH = {"tanh": lambda step: torch.tanh, "sigmoid": lambda step: torch.sigmoid,
@@ -110,4 +110,4 @@ def _smooth(step, fields, run) -> Stage:
         inside = values.detach().requires_grad_()
         outside = _SMOOTH[step.op](step)(inside)
         (gate,) = torch.autograd.grad(outside.sum(), inside)
-    return Stage(drawn(field, outside.detach(), gate * slopes), lambda gain: [gated(field, gate, gain)], drawn=True)
+    return Stage(drawn(field, outside.detach(), gate * slopes), lambda gain: [gated(field, gate, gain)])

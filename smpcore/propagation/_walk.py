@@ -12,15 +12,14 @@ from smpcore.propagation._fields import Field, diagonal
 from smpcore.propagation._graph import Step
 from smpcore.propagation._stages import STAGES, TWO_SLOPE, Stage
 
-__all__ = ["NODES", "LayerRates", "walk"]
+__all__ = ["LayerRates", "walk"]
 
-#: Times that carry the moments, and bytes of one moment that are worked on at once: what a cache holds, up to what
-#: a machine should spare where that is less than eight times.
-NODES, _ROOM, _MOST = 33, 1 << 22, 1 << 26
+# Bytes of one moment that are worked on at once: what a cache holds, up to what a machine should spare where that is
+# less than eight times.
+_ROOM, _MOST = 1 << 22, 1 << 26
 _HALF_NORMAL = math.sqrt(2 / math.pi)
 _SPATIAL = {"average pool", "adaptive average pool", "mean", "upsample", "max pool"}
 _JOINS = _SPATIAL - {"max pool"}
-_HOW = {False: "closed form", True: "simulated"}
 _SWITCHES = {"relu", "leaky relu", "prelu", "hardtanh", "max pool"}
 
 
@@ -31,7 +30,6 @@ class LayerRates:
     name: str
     kind: str
     rates: Tensor
-    how: str
 
 
 class Run:
@@ -61,36 +59,26 @@ class Run:
         return self.steps[before].op == "max pool" and len(self.users[before]) == 1
 
 
-def walk(steps: list[Step], path, nodes: Tensor) -> list[LayerRates]:
-    """Every call that can switch, with what it adds at each of the times; in parts, to bound the memory."""
+def walk(steps: list[Step], inputs: tuple[Tensor, Tensor]) -> list[LayerRates]:
+    """Every call that can switch, with what it adds at each of the times; in parts, to bound the memory.
+
+    ``inputs`` are the path's values and slopes ``(P, *input_shape)``.
+    """
     largest = 1
-    inputs = _inputs(path, nodes)
     pairs = any(step.op in _SPATIAL for step in steps)
     if pairs and inputs[0].dim() > 2:
         largest = inputs[0][0, 0].numel() ** 2
     at_once = max(1, _ROOM // (8 * largest), min(8, _MOST // (8 * largest)))
     parts = []
-    for start in range(0, len(nodes), at_once):
+    for start in range(0, len(inputs[0]), at_once):
         values, slopes = (part[start:start + at_once] for part in inputs)
         parts.append(_once(steps, _first(values, slopes, pairs)))
     replicates = max(part.rates.shape[0] for found in parts for part in found) if parts[0] else 1
     joined = []
     for same in zip(*parts, strict=True):
         rates = torch.cat([part.rates.expand(replicates, *part.rates.shape[1:]) for part in same], 1)
-        joined.append(LayerRates(same[0].name, same[0].kind, rates, same[0].how))
+        joined.append(LayerRates(same[0].name, same[0].kind, rates))
     return joined
-
-
-def _inputs(path, nodes: Tensor) -> tuple[Tensor, Tensor]:
-    """The path's inputs and their slopes, by forward-mode differentiation."""
-    values, slopes = torch.func.jvp(path, (nodes,), (torch.ones_like(nodes),))
-    if values.dim() < 2 or len(values) != len(nodes):
-        raise ValueError(f"the path returned shape {tuple(values.shape)} for {len(nodes)} times: one input for each "
-                         "is needed, (P, *input_shape)")
-    if values.dim() > 4:
-        raise ValueError(f"the path's inputs have shape {tuple(values.shape[1:])}: (features,), (C, L) or (C, H, W) "
-                         "are known")
-    return values.double(), slopes.double()
 
 
 def _first(values: Tensor, slopes: Tensor, pairs: bool) -> Field:
@@ -157,12 +145,11 @@ def _overlaps(step: Step) -> bool:
 
 def _gathered(steps, stages, fields, gains, weight: Tensor) -> list[LayerRates]:
     size, mean = (weight**2).mean(1).sqrt(), weight.abs().mean(1)
-    found, drawn = {}, False
+    found = {}
     zero = weight.new_zeros(1, fields[0].value.shape[1], len(weight))
     for n, step in enumerate(steps):
         if step.op in _SWITCHES:
-            found[n] = LayerRates(step.name, step.op, zero, _HOW[drawn])
-        drawn = drawn or (stages[n] is not None and stages[n].drawn)
+            found[n] = LayerRates(step.name, step.op, zero)
     for made in stages:
         for target, at, rate in made.rates if made else ():
             if gains[at] is None:

@@ -11,6 +11,10 @@ __all__ = ["crossing_pairs", "two_slope_smp_std"]
 
 # Lags at which the sampled sequence is tested for being an autocovariance at all.
 _TESTED = 256
+# |r| that comes back to within this share of λh² of σ² has come back; further away than the second it is resolved.
+_BACK, _RESOLVED = 0.02, 1.0
+# Lags, in units of 1/√λ, between which the second difference tells how rough the slope is.
+_ROUGH = 0.1
 
 
 def two_slope_smp_std(autocovariance, spacing, slopes=(1.0, 0.0)) -> Tensor:
@@ -22,12 +26,13 @@ def two_slope_smp_std(autocovariance, spacing, slopes=(1.0, 0.0)) -> Tensor:
 
     where g = f (v² + 2c²) is `crossing_pairs`: the first term pairs each crossing with itself, the second
     with all others (Rice's formula for pairs; E[a²b²] = v² + 2c² for Gaussian slopes of variance v and
-    covariance c).
+    covariance c). Where |r| comes back to σ² at a lag τ > 0, as that of a periodic signal does, each crossing meets
+    itself again: the first term stands once more for each such lag, with 2(T−τ) for T.
 
     Parameters
     ----------
     autocovariance
-        ``(L,)``: r at lags 0, h, …, T = (L−1)h. Any stationary signal whose slope has a finite variance.
+        ``(L,)``: r at lags 0, h, …, T = (L−1)h, of a stationary signal whose slope has a slope.
     spacing
         h.
     slopes
@@ -42,7 +47,8 @@ def two_slope_smp_std(autocovariance, spacing, slopes=(1.0, 0.0)) -> Tensor:
     ------
     ValueError
         For a sequence that is no autocovariance (r(0) ≤ 0, |r| > r(0), not positive semi-definite), one too
-        short or too coarse, one of signals without a slope, a spacing that is not positive.
+        short or too coarse, one that nearly comes back to σ² within a spacing, one whose rounding hides its
+        curvature, one of signals without a slope or whose slope is rough (Matérn 3/2), a spacing that is not positive.
     """
     if isinstance(slopes, str) or not hasattr(slopes, "__len__") or len(slopes) != 2:
         raise ValueError(f"slopes = {slopes!r}: a pair is needed, the slope above 0 and the one below")
@@ -51,10 +57,41 @@ def two_slope_smp_std(autocovariance, spacing, slopes=(1.0, 0.0)) -> Tensor:
     variance, slope_variance, pairs = _pairs(r, spacing)
     duration = spacing * (len(r) - 1)
     lags = spacing * torch.arange(len(r), dtype=r.dtype, device=r.device)
-    alone = duration / (2 * math.pi * variance).sqrt() * 2 * math.sqrt(2 / math.pi) * slope_variance**1.5
+    once = 2 * math.sqrt(2 / math.pi) * slope_variance**1.5 / (2 * math.pi * variance).sqrt()
+    returns = _returns(r, spacing)
+    alone = once * (duration + 2 * (duration - returns).clamp(min=0).sum())
+    # A return is counted whole, so a lag that happens to fall on it is not: beside a crossing there is no other.
+    beside = ((lags[:, None] - returns).abs() < spacing).any(1)
+    pairs = torch.where(beside, 0.0, pairs)
     excess = (duration - lags) * (pairs - slope_variance**2 / (2 * math.pi * variance))
     total = alone + 2 * torch.trapezoid(excess, dx=spacing.item())
-    return ((above - below).abs().to(r.device) * total.clamp(min=0).sqrt()).to(dtype)
+    if not bool(total >= 0):
+        raise ValueError(f"autocovariance gives a variance of {total.item():.3g}: its lags are too coarse for what it "
+                         "does between them; give it at a finer spacing")
+    return ((above - below).abs().to(r.device) * total.sqrt()).to(dtype)
+
+
+def _returns(r: Tensor, spacing: Tensor) -> Tensor:
+    """Lags above 0 at which |r| is back at σ², so that x(t + τ) = ±x(t)."""
+    with torch.no_grad():
+        first, second = _derivatives(r, spacing)
+        size, variance, unit = r.abs(), r[0], -second[0] * spacing**2
+        peak = (size[1:-1] >= size[:-2]) & (size[1:-1] > size[2:])
+        at = 1 + peak.nonzero()[:, 0]
+        if float(size[-1]) > float(size[-2]):
+            at = torch.cat([at, at.new_tensor([len(r) - 1])])
+        # The top of the parabola through a sampled peak; its fourth order is below what counts as back.
+        bend = torch.where(second[at] * r[at] < 0, second[at], -unit / spacing**2 * r[at].sign())
+        shift = (-first[at] / bend).clamp(-spacing, spacing)
+        below = variance - (r[at] + shift * first[at] / 2).abs()
+        back = below <= _BACK * unit
+        near = ~back & (below < _RESOLVED * unit)
+        if bool(near.any()):
+            lag = at[near][0].item()
+            raise ValueError(f"autocovariance comes back to within {below[near][0].item():.3g} of its {variance:g} at "
+                             f"lag {lag}: what crossings do there takes place within less than the spacing of "
+                             f"{spacing.item():g}; give it at a finer one")
+        return spacing * at[back] + shift[back]
 
 
 def crossing_pairs(autocovariance, spacing) -> Tensor:
@@ -116,7 +153,9 @@ def _checked(autocovariance, spacing) -> tuple[Tensor, Tensor, torch.dtype]:
         variance = r[0].item()
         if not variance > 0:
             raise ValueError(f"autocovariance is {variance:g} at lag 0: a variance has to be positive")
-        slack = 1e3 * torch.finfo(dtype).eps * variance
+        # Numbers that float32 can hold were most likely held by it.
+        held = torch.float32 if bool((r == r.float()).all()) else dtype
+        slack = 1e3 * torch.finfo(held).eps * variance
         over = (r.abs() > variance + slack).nonzero()
         if len(over):
             lag = over[0].item()
@@ -128,14 +167,37 @@ def _checked(autocovariance, spacing) -> tuple[Tensor, Tensor, torch.dtype]:
         if lowest < -slack * len(thin):
             raise ValueError("autocovariance is not one: the covariance matrix that it gives has an "
                              f"eigenvalue of {lowest:.3g}, so it is not positive semi-definite")
-        bend = [2 * (variance - r[m].item()) / (m * spacing.item()) ** 2 for m in (1, 2)]
-        if bend[0] * spacing.item() ** 2 > 0.3 * variance:
-            raise ValueError(f"autocovariance falls from {variance:g} to {r[1].item():g} in one lag: the "
-                             f"spacing of {spacing.item():g} is too coarse, or the signal has no slope")
-        if not bend[0] > 0:
-            raise ValueError("autocovariance does not fall from lag 0 to 1: a signal that never moves has no "
-                             "crossings, and rounding hides a spacing that is too fine")
-        if bend[0] > 1.3 * bend[1]:
-            raise ValueError("autocovariance has a corner at lag 0 (its second difference grows as the lag "
-                             "shrinks): such signals have no slope, or too coarse a spacing")
+        _check_curvature(r, spacing.item(), held)
     return r, spacing, dtype
+
+
+def _check_curvature(r: Tensor, spacing: float, held: torch.dtype) -> None:
+    """Refuse what has no curvature at lag 0 to be told from these lags."""
+    variance = r[0].item()
+
+    def bend(lag: int) -> float:
+        return 2 * (variance - r[lag].item()) / (lag * spacing) ** 2
+
+    if bend(1) * spacing**2 > 0.3 * variance:
+        raise ValueError(f"autocovariance falls from {variance:g} to {r[1].item():g} in one lag: the spacing of "
+                         f"{spacing:g} is too coarse, or the signal has no slope")
+    if not bend(1) > 0:
+        raise ValueError("autocovariance does not fall from lag 0 to 1: a signal that never moves has no crossings, "
+                         "and rounding hides a spacing that is too fine")
+    if bend(1) > 1.3 * bend(2):
+        raise ValueError("autocovariance has a corner at lag 0 (its second difference grows as the lag shrinks): such "
+                         "signals have no slope, or too coarse a spacing")
+    # The stencil at lag 0 passes on six roundings or so.
+    drowned = 6 * torch.finfo(held).eps * variance / (bend(1) * spacing**2)
+    if drowned > 0.01:
+        raise ValueError(f"autocovariance falls by {variance - r[1].item():.3g} in one lag, which the rounding of "
+                         f"{str(held).removeprefix('torch.')} blurs by {drowned:.0%}: give it in float64, or at a "
+                         "coarser spacing")
+    # The second difference falls with the lag: in proportion to its square if the slope has a slope, to the lag if
+    # the slope is rough. Three lags tell which.
+    step = max(1, int(_ROUGH * math.sqrt(variance / bend(1)) / spacing))
+    step = min(step, (len(r) - 1) // 3)
+    falls = bend(step) - bend(2 * step), bend(2 * step) - bend(3 * step)
+    if falls[1] < 1.1 * falls[0]:
+        raise ValueError("autocovariance bends ever more sharply towards lag 0: a signal whose slope is rough, such as "
+                         "Matérn 3/2, or too coarse a spacing; the rule needs a slope that has a slope")

@@ -217,6 +217,27 @@ def test_a_3x3_window_is_quick_and_a_batch_gives_the_same():
     assert (batch.standard_error <= 1e-3 * batch.smp).all()
 
 
+def test_a_thousand_windows_at_once_are_each_right():
+    # Windows of 3×3 on pictures of many length scales, each with means of its own; closed figures for every tenth,
+    # whose signals are independent, and for the others the same window taken alone.
+    count = 1000
+    generator = torch.Generator().manual_seed(3)
+    covs = [signals.picture_covariances(3, 3, length_scale=float(scale))
+            for scale in torch.linspace(0.5, 2.0, count)]
+    value_cov, slope_cov = (torch.stack(part) for part in zip(*covs, strict=True))
+    mean = 0.5 * torch.randn(count, 9, dtype=F64, generator=generator)
+    value_cov[::10], slope_cov[::10], mean[::10] = eye(9), eye(9, 4.0), 0.0
+    found = propagation.max_pool_smp_estimate(value_cov, slope_cov, T, mean)
+    assert found.smp[::10].tolist() == pytest.approx([118.801] * (count // 10), rel=5e-3)
+    assert (found.standard_error <= 1.001e-3 * found.smp).all()
+    for n in range(5, count, 97):
+        alone = propagation.max_pool_smp_estimate(value_cov[n], slope_cov[n], T, mean[n])
+        law = propagation.convex_unit_smp(lambda x: x.amax(-1), value_cov[n], slope_cov[n], T, mean[n])
+        # Both ways have a scatter of eight scrambles: six standard errors.
+        assert abs(found.smp[n] - alone.smp) < 6 * found.standard_error[n] + 1e-9
+        assert abs(found.smp[n] - law.smp) < 6 * (law.standard_error + found.standard_error[n])
+
+
 def test_shapes_broadcast_and_types_come_back():
     covs = equicorrelated(3, 0.5).expand(4, 1, 3, 3)
     means = torch.zeros(5, 3, dtype=F64)

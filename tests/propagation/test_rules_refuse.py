@@ -10,6 +10,7 @@ from smpcore import propagation
 I2 = torch.eye(2, dtype=torch.float64)
 ONES = torch.ones(2, 2, dtype=torch.float64)
 LAGS = torch.arange(400, dtype=torch.float64) * 0.05
+FINE = math.sqrt(5) * 1e-3 * torch.arange(2000, dtype=torch.float64)
 RBF = torch.exp(-(LAGS**2) / 2)
 
 
@@ -24,6 +25,13 @@ def window(value_cov=I2, slope_cov=I2, duration=1.0, **rest):
 
 def std(r=RBF, spacing=0.05, **rest):
     return propagation.two_slope_smp_std(r, spacing, **rest)
+
+
+def jagged():
+    """Harmless at every fifth lag, at which 1,200 are tested for being an autocovariance, and wild in between."""
+    lags = torch.arange(1200)
+    wild = 0.3 * (-1.0) ** lags.double() * ((lags > 150) & (lags % 5 != 0))
+    return torch.exp(-((0.05 * lags.double()) ** 2) / 2) + wild
 
 
 REFUSED = [
@@ -70,6 +78,14 @@ REFUSED = [
     (lambda: std(torch.exp(-LAGS)), ValueError, "corner at lag 0"),
     (lambda: std(RBF[::20], 1.0), ValueError, "spacing of 1 is too coarse"),
     (lambda: std(torch.ones(50)), ValueError, "never moves"),
+    (lambda: std((1 + math.sqrt(3) * LAGS) * torch.exp(-math.sqrt(3) * LAGS)), ValueError, "slope is rough, such as"),
+    (lambda: std(torch.exp(-(LAGS[:400] / 50) ** 2 / 2).float(), 0.001), ValueError,
+     "rounding of float32 blurs by .* give it in float64"),
+    (lambda: std(((1 + FINE + FINE**2 / 3) * torch.exp(-FINE)).float().double(), 1e-3), ValueError,
+     r"falls by .* rounding of float32 blurs by \d+%: give it in float64"),
+    (lambda: std(torch.exp(-(LAGS**2) / 2e4) * torch.cos(3 * LAGS)), ValueError,
+     "comes back to within .* of its 1 at lag 63: .* finer one"),
+    (lambda: std(jagged()), ValueError, "gives a variance of -.* too coarse for what it does between them"),
     (lambda: std(spacing=0.0), ValueError, "spacing = 0: it has to be positive"),
     (lambda: std(spacing=torch.ones(2)), ValueError, r"spacing has shape \(2,\)"),
     (lambda: std(slopes=1.0), ValueError, "a pair is needed"),
