@@ -74,8 +74,16 @@ def _store_figures_small() -> None:
 
     def png(figure):
         full = Image.open(io.BytesIO(print_figure(figure, "png", bbox_inches="tight", base64=False))).convert("RGB")
+        full = full.point(lambda level: 255 if level > 247 else level)  # white stays white
+        # A photograph would fill the palette and turn a green dot blue: a strip of the house's colours secures them.
+        wide, high = full.size
+        secured = Image.new("RGB", (wide, high + high // 4), "white")
+        secured.paste(full)
+        for place, color in enumerate(PALETTE):
+            secured.paste(color, (place * wide // len(PALETTE), high, (place + 1) * wide // len(PALETTE), secured.height))
         small = io.BytesIO()
-        full.quantize(128, dither=Image.Dither.NONE).save(small, "png", optimize=True, dpi=(figure.dpi, figure.dpi))
+        full.quantize(palette=secured.quantize(128), dither=Image.Dither.NONE).save(
+            small, "png", optimize=True, dpi=(figure.dpi, figure.dpi))
         return small.getvalue()
 
     # The backend registers its own formatter when it is loaded, so it has to be loaded first.
@@ -93,9 +101,9 @@ def draw_moving_crop(axis, path, times, points) -> None:
     path
         A `smpcore.paths.PicturePath`.
     times
-        (P,): the crop is drawn at the first of them (solid), and an eighth and three eighths on (dashed).
+        (P,): the crop is drawn at the first of them (solid), and an eighth and seven eighths on (dashed).
     points
-        (P, K, 2): x and y of K points as fractions of the crop. Each is a dot at the first time and a trail.
+        (P, K, 2): x and y of K points as fractions of the crop. Each is a ring at the first time, and a trail.
     """
     _, height, width = path.pixels.shape
     left, top, right, bottom = path.box
@@ -106,14 +114,15 @@ def draw_moving_crop(axis, path, times, points) -> None:
     axis.imshow((shown * 16).round() / 16, cmap="gray", interpolation="nearest",
                 extent=(0, block * shown.shape[1], block * shown.shape[0], 0))
     corners = torch.tensor([[0, 0], [1, 0], [1, 1], [0, 1]], dtype=times.dtype, device=times.device)
-    shots = times[[0, len(times) // 8, 3 * len(times) // 8]]
+    shots = times[[0, len(times) // 8, 7 * len(times) // 8]]
     for place, outline in enumerate(path.to_picture(shots, corners).cpu()):
         width_and_style = (2.5, "-") if place == 0 else (1.2, "--")
         axis.add_patch(Polygon(outline, fill=False, color="w", lw=width_and_style[0], ls=width_and_style[1]))
     for place, trail in enumerate(path.to_picture(times, points).cpu().transpose(0, 1)):
         color = PALETTE[place % len(PALETTE)]
+        axis.plot(*trail[0], "o", mfc="none", mec="w", mew=5, ms=16)
+        axis.plot(*trail[0], "o", mfc="none", mec=color, mew=3, ms=16)
         axis.plot(*trail.T, color=color, lw=1.2)
-        axis.plot(*trail[0], "o", color=color, mec="w", ms=8)
     axis.set(xlim=(max(0, left - margin), min(width, right + margin)), xticks=[], yticks=[],
              ylim=(min(height, bottom + margin), max(0, top - margin)))
     axis.grid(False)
