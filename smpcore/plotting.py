@@ -148,8 +148,8 @@ def draw_spread(left, right, measured, mean: float, std: float, *, color: str, o
     reach = max(3.2 * std, float((ordered - mean).abs().max()))
     grid = torch.linspace(mean - reach, mean + reach, 201, dtype=torch.float64)
     bell = torch.exp(-(((grid - mean) / std) ** 2) / 2) / std / math.sqrt(2 * math.pi)
-    # About 15 values to a bin: each bar is then good to a quarter of its height.
-    left.hist(ordered, bins=min(40, max(5, len(ordered) // 15)), density=True, color=color, alpha=0.5)
+    # About 25 values to a bin: each bar is then good to a fifth of its height.
+    left.hist(ordered, bins=min(40, max(5, len(ordered) // 25)), density=True, color=color, alpha=0.5)
     left.plot(grid, bell, color=COLORS["predicted"])
     left.set(ylabel="density", title="histogram")
     right.step(ordered, torch.arange(1, len(ordered) + 1) / len(ordered), where="post", color=color, lw=3,
