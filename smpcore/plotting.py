@@ -61,34 +61,38 @@ def use_style() -> None:
 
 
 def _store_figures_small() -> None:
-    """In a notebook, keep figures as PNGs with a palette: a third of the bytes, and no difference to the eye."""
+    """In a notebook, store figures as PNGs with a palette."""
     try:
         from IPython import get_ipython
         from IPython.core.pylabtools import print_figure
-        from PIL import Image
     except ModuleNotFoundError:
         return
     shell = get_ipython()
     if shell is None or "inline" not in plt.get_backend():
         return
-
-    def png(figure):
-        full = Image.open(io.BytesIO(print_figure(figure, "png", bbox_inches="tight", base64=False))).convert("RGB")
-        full = full.point(lambda level: 255 if level > 247 else level)  # white stays white
-        # A photograph would fill the palette and turn a green dot blue: a strip of the house's colours secures them.
-        wide, high = full.size
-        secured = Image.new("RGB", (wide, high + high // 4), "white")
-        secured.paste(full)
-        for place, color in enumerate(PALETTE):
-            secured.paste(color, (place * wide // len(PALETTE), high, (place + 1) * wide // len(PALETTE), secured.height))
-        small = io.BytesIO()
-        full.quantize(palette=secured.quantize(128), dither=Image.Dither.NONE).save(
-            small, "png", optimize=True, dpi=(figure.dpi, figure.dpi))
-        return small.getvalue()
-
     # The backend registers its own formatter when it is loaded, so it has to be loaded first.
     plt.switch_backend(plt.get_backend())
-    shell.display_formatter.formatters["image/png"].for_type(Figure, png)
+    shell.display_formatter.formatters["image/png"].for_type(
+        Figure, lambda figure: _with_palette(print_figure(figure, "png", bbox_inches="tight", base64=False)))
+
+
+def _with_palette(png: bytes) -> bytes:
+    """The same picture in 128 colours: a third of the bytes, and no difference to the eye."""
+    from PIL import Image
+
+    full = Image.open(io.BytesIO(png))
+    dpi = full.info.get("dpi")
+    full = full.convert("RGB").point(lambda level: 255 if level > 247 else level)  # so that white stays white
+    # A photograph would fill the palette and turn a green dot blue: a strip of the house's colours secures them.
+    wide, high = full.size
+    secured = Image.new("RGB", (wide, high + high // 4), "white")
+    secured.paste(full)
+    ends = [place * wide // len(PALETTE) for place in range(len(PALETTE) + 1)]
+    for color, left, right in zip(PALETTE, ends[:-1], ends[1:], strict=True):
+        secured.paste(color, (left, high, right, secured.height))
+    small = io.BytesIO()
+    full.quantize(palette=secured.quantize(128), dither=Image.Dither.NONE).save(small, "png", optimize=True, dpi=dpi)
+    return small.getvalue()
 
 
 def draw_moving_crop(axis, path, times, points) -> None:
