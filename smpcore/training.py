@@ -34,7 +34,7 @@ ACTIVATIONS = {
     "softplus": CentredSoftplus, "softplus 20": lambda: CentredSoftplus(20.0),
     "softplus 50": lambda: CentredSoftplus(50.0),
 }
-#: How a block halves the picture: a pooling behind the activation, or a convolution of stride 2.
+#: How a block halves the picture: a pooling after the activation, or a convolution of stride 2.
 POOLINGS = ("max", "average", "stride")
 _RATE = 0.02  # highest learning rate
 #: What is asked: where a blob is (x and y), or how an ellipsoid is turned (two angles).
