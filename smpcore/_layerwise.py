@@ -8,18 +8,19 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from smpcore import switches
-from smpcore._events import Events, Layout, find_layout, hinge_events, selection_events, step_events
+from smpcore._events import Events, Layout, hinge_events, selection_events, step_events
 from smpcore._model_checks import choose_outputs, explained, home_of
+from smpcore._scope import Scope, eagerly
 from smpcore._shares import joined, shares
-from smpcore._watch import Scope, Watch, mark_of
+from smpcore._watch import Watch, mark_of
 
-__all__ = ["LayerTotals", "Measurement", "Part"]
+__all__ = ["SAME", "LayerTotals", "Measurement", "Part"]
 
 # Numbers kept for one chunk (about 64 MB of float64), and samples in it: more gain nothing on a CPU.
 _NUMBERS = {"cpu": 8_000_000, "cuda": 100_000_000}
 _LARGEST = {"cpu": 64, "cuda": 4096}
 # Samples of one path, computed in other batches, agree to this.
-_SAME = {torch.float64: 1e-8, torch.float32: 1e-3}
+SAME = {torch.float64: 1e-8, torch.float32: 1e-3}
 # Switches closer than this fraction of an interval are one: they come from the same difference.
 _TOGETHER = {torch.float64: 1e-9, torch.float32: 1e-5}
 
@@ -52,7 +53,7 @@ class LayerTotals:
 class Measurement:
     """A model, a path and its times, with what was found on the way.
 
-    Call `probe` once, `work` for every chunk, and `add` what it gives, in order.
+    After `probe` call `work` for every chunk, and `add` what it gives, in order.
     """
 
     def __init__(self, model, path, times, outputs, dtype):
@@ -62,23 +63,30 @@ class Measurement:
         self.numbers, self.apart = 0, False
         self.totals: dict[str, LayerTotals] = {}
 
-    def forward(self, t: Tensor, observe) -> tuple[Tensor, Tensor]:
-        """Outputs and slopes ``(samples, m)`` at times t; call within a dual level."""
-        dual = forward_ad.make_dual(t, torch.ones_like(t))
-        x = self.path(dual)
+    def inputs(self, t: Tensor) -> Tensor:
+        """The path's inputs at times t, where and as the model takes them."""
+        x = self.path(t)
         if not isinstance(x, Tensor):
             raise TypeError(f"the path returns a {type(x).__name__}: it must return a torch tensor (P, *input_shape)")
         if x.ndim < 1 or x.shape[0] != len(t):
             raise ValueError(f"for {len(t)} times the path returns shape {tuple(x.shape)}: it must return one input "
                              "for each time, (P, *input_shape)")
-        if not x.is_floating_point() or forward_ad.unpack_dual(x).tangent is None:
+        x = x.to(self.dtype)
+        home = home_of(self.model, x)
+        return x if x.device == home else x.to(home)
+
+    def forward(self, t: Tensor, observe, known: bool = False) -> tuple[Tensor, Tensor]:
+        """Outputs and slopes ``(samples, m)`` at times t; call within a dual level."""
+        x = self.inputs(forward_ad.make_dual(t, torch.ones_like(t)))
+        if forward_ad.unpack_dual(x).tangent is None:
             raise ValueError("the path carries no tangent: compute its inputs from t by differentiable torch "
                              "operations, without numpy, float(t), .item() or .detach()")
-        x = x.to(self.dtype)
-        if x.device != home_of(self.model, x):
-            x = x.to(home_of(self.model, x))
+        if known:
+            # Leads back to every custom autograd function; a copy, for the model may write into its input.
+            x, slope = forward_ad.unpack_dual(x)
+            x = forward_ad.make_dual(x.detach().requires_grad_().clone(), slope)
         watch = Watch(observe, self.scope, self.apart)
-        with self.scope(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), explained(watch), watch:
+        with eagerly(), self.scope(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), explained(watch), watch:
             found = self.model(x)
         z = choose_outputs(found, self.outputs, len(t))
         if mark_of(z) is None and isinstance(found, Tensor) and mark_of(found):
@@ -88,54 +96,14 @@ class Measurement:
         value, slope = forward_ad.unpack_dual(z)
         return value, torch.zeros_like(value) if slope is None else slope.detach()
 
-    # Three samples, two of them the same: where the samples are, and whether the output is a function of t ---
-
-    def probe(self) -> None:
-        # Two moments that no symmetry of the path is likely to make alike.
-        last = len(self.times) - 1
-        moments = [self.times[[0, 0, max(1, round(part * last))]] for part in (0.382, 0.709)]
-        tolerance = _SAME.get(self.dtype, 1e-2)
-        seen_first = {}
-
-        def observe(layer, seen, edge, value, where):
-            with torch.no_grad():
-                seen_first[layer] = self._rows(seen, value).detach().clone()
-            self.numbers += value.numel() + sum(part.numel() for part in _inputs(seen))
-
-        def compare(layer, seen, edge, value, where):
-            with torch.no_grad():
-                rows = self._rows(seen, value).detach()
-                self.layouts[layer] = find_layout(seen_first.pop(layer, rows), rows, tolerance)
-
-        first, found = self._probe_once(moments[0], observe)
-        second, _ = self._probe_once(moments[1], compare)
-        first, second = first[:2], second[:2]
-        scale = tolerance * (1 + float(first.abs().max()))
-        if not bool(first.isfinite().all()):
-            return
-        if float((first - second).abs().max()) > scale or float((first[0] - first[1]).abs().max()) > scale:
-            raise ValueError("the model's output changes between calls with the same input (random numbers, a "
-                             "counter), or depends on the place in the batch: it is not a function of t; call "
-                             "model.eval(), fix the random numbers, or reset its state in forward")
-        for node in _custom(found):
-            import warnings
-
-            warnings.warn(f"the model runs a custom autograd function ({node}): what switches inside it is not "
-                          "counted", stacklevel=4)
-
-    def _probe_once(self, t, observe):
-        with forward_ad.dual_level():
-            value, _ = self.forward(t, observe)
-            return value.detach(), value.grad_fn
-
     def chunk(self) -> int:
         kind = self.times.device.type
-        per_sample = max(self.numbers // 3, 1)
+        per_sample = max(round(self.numbers), 1)
         most = _LARGEST.get(kind, 64)
         return max(2, min(most, _NUMBERS.get(kind, 4_000_000) // per_sample) + 1)
 
     @staticmethod
-    def _rows(seen, value):
+    def rows(seen, value):
         """A layer's values with the samples in some dimension but the last."""
         if isinstance(seen, switches.Selection):
             source = seen.source(*seen.inputs)
@@ -241,7 +209,7 @@ class Measurement:
     def add(self, part: Part, before: Part | None) -> None:
         if before is not None:
             again, once = part.values[0], before.values[-1]
-            if float((again - once).abs().max()) > _SAME.get(self.dtype, 1e-2) * (1 + float(once.abs().max())):
+            if float((again - once).abs().max()) > SAME.get(self.dtype, 1e-2) * (1 + float(once.abs().max())):
                 raise ValueError(f"the model's output at t = {float(self.times[part.start]):g} changes between calls "
                                  "(random numbers, a counter) or with the batch it is computed in: it is not a "
                                  "function of t; call model.eval(), fix the random numbers, or reset its state")
@@ -263,24 +231,6 @@ def _gains_at(layer: LayerTotals, events: Events, gain: Tensor | None, samples: 
     return rows[events.interval, events.unit], rows[events.interval + 1, events.unit]
 
 
-def _inputs(seen):
-    return seen.inputs if isinstance(seen, switches.Selection) else (seen.input,)
-
-
 def _opened(dual: Tensor) -> tuple[Tensor, Tensor]:
     x, slope = forward_ad.unpack_dual(dual)
     return x.detach(), torch.zeros_like(x) if slope is None else slope.detach()
-
-
-def _custom(node) -> list[str]:
-    """Names of the custom autograd functions in a graph."""
-    found, seen, stack = {}, set(), [node]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            found[type(node).__name__.removesuffix("Backward")] = True
-        stack.extend(parent for parent, _ in node.next_functions)
-    return list(found)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from smpcore import device as devices
-from smpcore._layerwise import Measurement
+from smpcore._layerwise import SAME, Measurement
 from smpcore._model_checks import checked_copy, checked_times, home_of
+from smpcore._probe import probe
 
 __all__ = ["Attribution", "LayerSmp", "attribute"]
 
@@ -160,7 +161,7 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
         raise ValueError(f"chunk = {chunk!r}: it must be 'auto' or a whole number of at least 2")
     model = checked_copy(model, dtype)
     run = Measurement(model, path, times.to(home_of(model, times)), outputs, dtype)
-    run.probe()
+    probe(run, SAME.get(dtype, 1e-2))
     size = run.chunk() if chunk == "auto" else chunk
     begin, bar = time.monotonic(), None
     parts = []

@@ -1,7 +1,6 @@
 """SMP layer by layer against exact figures, a count that knows no units, and itself."""
 
 import math
-import warnings
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ from brute import brute_smp
 from cases import ALL, MODELS, TOGETHER
 from torch import nn
 
-from smpcore import attribute, models, paths
+from smpcore import attribute, models, paths, trace_line
 from smpcore.benchmarks import peak_bytes
 from smpcore.models import FACE_INPUT, REFERENCE_SMP
 
@@ -241,19 +240,29 @@ BAD = {
     "a counter": (Counter, LINE, TIMES, {}, ValueError, "changes between calls"),
     "a counter later": (Late, LINE, TIMES, {"chunk": 20}, ValueError, "changes between calls"),
     "random numbers": (lambda: lambda x: x + torch.rand_like(x), LINE, TIMES, {}, ValueError, "changes between calls"),
+    "another size of batch": (lambda: lambda x: torch.relu(x) * len(x), LINE, TIMES, {}, ValueError,
+                              "place in the batch or on its size"),
+    "NaN in a path": (_linear, lambda t: torch.log(t - 0.2)[:, None].expand(-1, 6), TIMES, {}, ValueError,
+                      "the path's input is NaN at t = 0.15"),
+    "NaN before a layer": (lambda: lambda x: torch.relu(torch.log(x)), LINE, TIMES, {}, ValueError,
+                           "input of model:relu is NaN at t = 0.15 or 0.38"),
+    "inputs of another shape": (lambda: nn.Linear(5, 1), LINE, TIMES, {}, ValueError,
+                                r"does not run on inputs of shape \(3, 6\).*the path gives"),
+    "tensors of a type of its own": (lambda: lambda x: x @ torch.zeros(6, 2), LINE, TIMES, {}, ValueError,
+                                     "does not run in torch.float64.*new_zeros.*dtype=torch.float32"),
     "samples mixed": (lambda: lambda x: x - x.max(), LINE, TIMES, {}, ValueError, "mixes the samples"),
     "NaN": (lambda: _nan_later, LINE, TIMES, {}, ValueError, "not finite at sample"),
     "no forward AD": (lambda: lambda x: nn.functional.grid_sample(
         x.reshape(-1, 1, 2, 3), torch.zeros(len(x), 2, 3, 2).to(x), align_corners=False).flatten(1), LINE, TIMES, {},
         ValueError, "grid_sampl.* no forward-mode derivative.*weighted sum"),
     "TorchScript": (lambda: torch.jit.trace(nn.ReLU(), torch.ones(1, 6)), LINE, TIMES, {}, ValueError, "TorchScript"),
-    "runs on some inputs": (lambda: _sometimes, LINE, TIMES, {"chunk": 5}, ValueError, "ran on some inputs"),
+    "runs on some inputs": (lambda: _sometimes, LINE, TIMES, {"chunk": 7}, ValueError, "ran on some inputs"),
     "no copy": (lambda: _uncopied(), LINE, TIMES, {}, ValueError, "cannot be copied"),
 }
 
 
 def _sometimes(x):
-    return torch.relu(x) if len(x) == 3 else torch.abs(x)
+    return torch.relu(x) if len(x) in (3, 5) else torch.abs(x)
 
 
 def _uncopied():
@@ -275,30 +284,6 @@ def test_a_number_read_out_of_a_tensor_is_warned_of():
         return x if bool((x > -99).all()) else 2 * x
 
     with pytest.warns(UserWarning, match="reads a number out of a tensor"):
-        attribute(model, LINE, TIMES)
-
-
-class Hidden(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.mask = x > 0
-        return x * ctx.mask
-
-    @staticmethod
-    def jvp(ctx, tangent):
-        return tangent * ctx.mask
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * ctx.mask
-
-
-def test_a_custom_function_is_warned_of():
-    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU())
-    with pytest.warns(UserWarning, match="custom autograd function.*Hidden"):
-        attribute(lambda x: Hidden.apply(torch.relu(x)), LINE, TIMES)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
         attribute(model, LINE, TIMES)
 
 
@@ -334,6 +319,16 @@ class Idle(nn.Module):
     def forward(self, x):
         still = torch.relu(0 * x[:, :1] + torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0, 2.0], dtype=x.dtype))
         return torch.relu(x[:, :1]) + still.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("copies", [2, 3, 5])
+def test_what_is_no_sample_is_not_taken_for_one(copies):
+    def stacked(x):
+        return torch.relu(torch.stack([x] * (copies - 1) + [x - 0.3])).mean(0)
+
+    expected = trace_line(stacked, LINE.start, LINE.end)
+    assert expected.certified
+    torch.testing.assert_close(attribute(stacked, LINE, TIMES).total, expected.smp)
 
 
 def test_a_layer_at_rest_and_a_path_that_comes_back_half_way():
