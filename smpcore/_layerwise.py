@@ -34,6 +34,10 @@ class Part:
     values: Tensor
     slopes: Tensor
     layers: dict[str, "LayerTotals"] = field(default_factory=dict)
+    #: Of each output, how far the rest (the change of slope that no switch accounts for) stands out of its neighbours
+    #: where it does most, and in which interval, ``(m,)`` each: of all intervals, and of those whose own switches are
+    #: small beside it.
+    worst: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
 @dataclass
@@ -114,16 +118,17 @@ class Measurement:
 
     def work(self, start: int, stop: int) -> Part:
         try:
-            return self._work(start, stop)
+            return self.part(start, stop)
         except RuntimeError as error:
             if self.apart or "modified by an inplace operation" not in str(error):
                 raise
         self.apart = True
-        return self._work(start, stop)
+        return self.part(start, stop)
 
-    def _work(self, start: int, stop: int) -> Part:
+    def part(self, start: int, stop: int, whole: bool = True) -> Part:
+        """One chunk's results; ``whole`` says that the first time and the last are the path's own ends."""
         samples = stop - start
-        ends = (start == 0, samples - 2 if stop == len(self.times) else None)
+        ends = (whole and start == 0, samples - 2 if whole and stop == len(self.times) else None)
         layers: dict[str, LayerTotals] = {}
 
         def observe(name, seen, edge, value, where):
@@ -138,7 +143,13 @@ class Measurement:
             n = start + int(bad[0])
             raise ValueError(f"the model's output is not finite at sample {n} (t = {float(self.times[n]):g}): look at "
                              "the path's input there")
-        self._gains(value, layers, start)
+        bad = (~slope.isfinite()).any(1).nonzero()
+        if len(bad):
+            n = start + int(bad[0])
+            raise ValueError(f"the output's slope is not finite at sample {n} (t = {float(self.times[n]):g}): some "
+                             "operation is infinitely steep there, as a square root is at 0; add a small number "
+                             "inside it")
+        self._gains(value, part)
         return part
 
     def _observed(self, name, seen, edge, value, where, samples, ends) -> LayerTotals:
@@ -172,18 +183,34 @@ class Measurement:
                              "it must treat every input by itself, along one dimension")
         return layout
 
-    def _gains(self, value: Tensor, layers: dict[str, LayerTotals], start: int) -> None:
-        """One backward pass for each output; then only each layer's sums are kept."""
+    def _gains(self, value: Tensor, part: Part) -> None:
+        """One backward pass for each output; then only sums are kept, of each layer and of each interval."""
+        seen = {}
         for kind in ("events", "jumps"):
-            active = [layer for layer in layers.values() if getattr(layer, kind)]
+            active = [layer for layer in part.layers.values() if getattr(layer, kind)]
             if active and value.requires_grad:
-                self._shared_out(value, active, kind, start)
-        for layer in layers.values():
+                seen[kind] = self._shared_out(value, active, kind, part.start)
+        width = self.times.diff()[part.start:part.stop - 1, None]
+        rest, own = part.slopes.diff(dim=0), torch.zeros_like(part.slopes[1:])
+        if "events" in seen:
+            interval, change = seen["events"]
+            rest = rest.index_add(0, interval, -change.to(rest))
+            own = own.index_add(0, interval, change.abs().to(rest))
+        apart = _standing_out(rest)
+        if "jumps" in seen:
+            # Where the value jumps, the slope has no say.
+            interval, change = seen["jumps"]
+            torn = torch.zeros_like(rest).index_add(0, interval, change.abs().to(rest))
+            steep = torch.maximum(part.slopes[1:].abs(), part.slopes[:-1].abs())
+            apart = torch.where(torn > 1.01 * width.to(rest) * steep, 0.0, apart)
+        for size in (apart, apart - own):
+            part.worst.append(size.max(0))
+        for layer in part.layers.values():
             layer.switches = sum(len(event.unit) for event in layer.events + layer.jumps)
             # The graph and its buffers go with the chunk.
             layer.edge, layer.events, layer.jumps = None, [], []
 
-    def _shared_out(self, value: Tensor, active: list[LayerTotals], kind: str, start: int) -> None:
+    def _shared_out(self, value: Tensor, active: list[LayerTotals], kind: str, start: int):
         found = [[Events(*map(torch.cat, zip(*getattr(layer, kind), strict=True)))] for layer in active]
         counts = [len(events.unit) for events, in found]
         gains: tuple[list, list] = [], []
@@ -200,9 +227,10 @@ class Measurement:
         group = joined(events.interval, events.ahead / width, events.behind / width, _TOGETHER.get(self.dtype, 1e-3))
         layer = torch.arange(len(active), device=group.device).repeat_interleave(
             torch.tensor(counts, device=group.device))
-        share = shares(events, layer, tuple(torch.stack(side, 1) for side in gains), group)
+        share, change = shares(events, layer, tuple(torch.stack(side, 1) for side in gains), group)
         for layer, own in zip(active, share.split(counts), strict=True):
             setattr(layer, "smp" if kind == "events" else "value_jumps", own.sum(0))
+        return events.interval, change
 
     # All of them --------------------------------------------------------------------------------------------
 
@@ -229,6 +257,14 @@ def _gains_at(layer: LayerTotals, events: Events, gain: Tensor | None, samples: 
         return (torch.zeros_like(events.early),) * 2
     rows = layer.layout.rows(gain.reshape(layer.shape), samples).flatten(1)
     return rows[events.interval, events.unit], rows[events.interval + 1, events.unit]
+
+
+def _standing_out(rest: Tensor) -> Tensor:
+    """How far each interval's rest ``(samples - 1, m)`` is from the mean of its neighbours': curvature is not."""
+    if len(rest) == 1:
+        return rest.abs()
+    beside = torch.cat([rest[1:2], (rest[2:] + rest[:-2]) / 2, rest[-2:-1]])
+    return (rest - beside).abs()
 
 
 def _opened(dual: Tensor) -> tuple[Tensor, Tensor]:

@@ -209,6 +209,26 @@ def _linear(outputs=1):
     return nn.Linear(6, outputs)
 
 
+class Steep(torch.autograd.Function):
+    """A derivative forward, and none backward."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 1 * x
+
+    @staticmethod
+    def jvp(ctx, tangent):
+        return 1 * tangent
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient / 0
+
+
+def _steep(x):
+    return Steep.apply(torch.relu(x))
+
+
 def _nan_later(x):
     return torch.sqrt(x[:, :1] - 0.5)
 
@@ -252,6 +272,10 @@ BAD = {
                                      "does not run in torch.float64.*new_zeros.*dtype=torch.float32"),
     "samples mixed": (lambda: lambda x: x - x.max(), LINE, TIMES, {}, ValueError, "mixes the samples"),
     "NaN": (lambda: _nan_later, LINE, TIMES, {}, ValueError, "not finite at sample"),
+    "infinitely steep": (lambda: lambda x: torch.sqrt(torch.relu(x)), LINE, TIMES, {}, ValueError,
+                         "slope is not finite at sample .*square root"),
+    "an infinite gain": (lambda: _steep, LINE, TIMES, {}, ValueError,
+                         "gain from model:relu to the output is not finite"),
     "no forward AD": (lambda: lambda x: nn.functional.grid_sample(
         x.reshape(-1, 1, 2, 3), torch.zeros(len(x), 2, 3, 2).to(x), align_corners=False).flatten(1), LINE, TIMES, {},
         ValueError, "grid_sampl.* no forward-mode derivative.*weighted sum"),
@@ -271,7 +295,7 @@ def _uncopied():
     return model
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*custom autograd function")
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_refused_in_a_sentence(name):
     make, path, times, options, kind, match = BAD[name]
