@@ -42,19 +42,20 @@ def test_layers_add_up(reference):
 
 @pytest.mark.parametrize("case", [*MODELS, *TOGETHER], ids=lambda case: case.name)
 def test_a_model_agrees_with_the_count(case):
-    # Two lines: 2% on average, 8% on each with over a hundred kinks.
-    ratios = []
-    for seed in range(2):
+    # 2% on average over lines, 8% on each with over a hundred kinks; either sign, every output.
+    errors = []
+    for seed in range(3):
         model, start, end = case.build(seed)
         path = paths.line(start, end)
         truth, kinks = brute_smp(model, path, 1.0, straight=case.straight, samples=501 if case.straight else 8001)
-        found = attribute(model, path, torch.linspace(0, 1, 801, dtype=torch.float64)).total
+        found = attribute(model, path, torch.linspace(0, 1, 401, dtype=torch.float64)).total
         some = truth > 0
         assert found[~some].tolist() == [0.0] * int((~some).sum())
-        ratios += (found / truth)[some].tolist()
+        off = (found / truth - 1)[some].abs().tolist()
+        errors += off
         if kinks > 100:
-            assert ratios[-1] == pytest.approx(1, abs=0.08)
-    assert sum(ratios) / len(ratios) == pytest.approx(1, abs=0.02)
+            assert max(off, default=0.0) <= 0.08
+    assert sum(errors) / len(errors) <= 0.02
 
 
 @pytest.mark.parametrize("name", ["convolutions and poolings", "two heads", "overlapping pools, 3/1", "transformer"])
