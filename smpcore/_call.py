@@ -1,15 +1,13 @@
 # ruff: noqa: SIM905  (tables of names: one word each reads better than quotes around each)
 """One call of a torch function on tensors that depend on a line, to be repeated on every piece of it."""
 
-import types
-
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from smpcore._straight import SUMS
 
-__all__ = ["ANEW", "IN_PLACE", "PROPERTIES", "RANDOM", "TAKES_OUT", "Call", "opened"]
+__all__ = ["ANEW", "IN_PLACE", "PROPERTIES", "RANDOM", "TAKES_OUT", "Call"]
 
 #: Calls that take numbers out of tensors, where no trace can follow.
 TAKES_OUT = frozenset("item tolist numpy __array__ __bool__ __int__ __float__ __index__ __complex__ "
@@ -127,24 +125,3 @@ class Call:
         return [(next(floats), next(rise)) if part.is_floating_point() else (next(others), None)
                 for part in flat if isinstance(part, Tensor)]
 
-
-_OPENED: dict = {}
-
-
-def opened(func: types.FunctionType):
-    """A function of torch written in Python, opened: it goes on to its inner calls instead of being one call."""
-    if func not in _OPENED:
-        module = getattr(func, "__module__", "") or ""
-        names = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
-        found = None
-        if module.startswith("torch.") and any(name in func.__globals__ for name in names):
-            globals_ = {**func.__globals__, **{name: _never for name in names}}
-            found = types.FunctionType(func.__code__, globals_, func.__name__, func.__defaults__,
-                                       func.__closure__)
-            found.__kwdefaults__ = func.__kwdefaults__
-        _OPENED[func] = found
-    return _OPENED[func]
-
-
-def _never(*_):
-    return False

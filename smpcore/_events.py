@@ -27,34 +27,37 @@ class Layout(NamedTuple):
 
 
 def find_layout(value: Tensor, again: Tensor, tolerance: float) -> Layout | None:
-    """The layout of a tensor ``(..., last)`` computed from three samples of which the first two are the same.
+    """The layout of a tensor ``(..., last)``, computed from three samples and from five.
 
     Parameters
     ----------
     value, again
-        The tensor for two choices of the third sample.
+        From samples (a, a, b), and from (a, a, c, c, b).
 
     Returns
     -------
     Layout or None
         None where no dimension holds the samples.
     """
-    scale = tolerance * float(value.abs().max()) if value.numel() else 0.0
-    constant = value.shape == again.shape and bool(((value - again).abs() <= scale).all())
+    grown = [dim for dim, sizes in enumerate(zip(value.shape, again.shape, strict=False)) if len(set(sizes)) > 1]
+    if value.dim() != again.dim() or len(grown) != 1 or grown[0] == value.dim() - 1:
+        return None
+    dim = grown[0]
+    size = value.shape[dim]
+    if size % 3 or again.shape[dim] * 3 != size * 5:
+        return None
+    finite = value[value.isfinite()]
+    scale = tolerance * float(finite.abs().max()) if finite.numel() else 0.0
+
+    def same(one, other):
+        return bool(((one == other) | ((one - other).abs() <= scale)).all())
+
     fits = []
-    for dim, size in enumerate(value.shape[:-1]):
-        if size % 3:
-            continue
-        for inner in ((False, True) if size > 3 else (False,)):
-            layout, moved = Layout(dim, inner), False
-            for part in (value, again):
-                first, same, other = layout.rows(part, 3)
-                if not bool(((first - same).abs() <= scale).all()):
-                    break
-                moved |= bool(((first - other).abs() > scale).any())
-            else:
-                # In a tensor that never moves, units of which one differs look like samples.
-                fits.append((moved and not constant, layout))
+    for inner in ((False, True) if size > 3 else (False,)):
+        layout = Layout(dim, inner)
+        few, more = layout.rows(value, 3), layout.rows(again, 5)
+        if same(few[0], few[1]) and same(more[0], more[1]) and same(more[2], more[3]) and same(few[2], more[4]):
+            fits.append((not same(few[0], few[2]) or not same(more[0], more[2]), layout))
     return next((layout for moved, layout in fits if moved), fits[0][1] if fits else None)
 
 

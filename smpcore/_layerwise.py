@@ -8,18 +8,19 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from smpcore import switches
-from smpcore._events import Events, Layout, find_layout, hinge_events, selection_events, step_events
+from smpcore._events import Events, Layout, hinge_events, selection_events, step_events
 from smpcore._model_checks import choose_outputs, explained, home_of
+from smpcore._scope import Scope, eagerly
 from smpcore._shares import joined, shares
-from smpcore._watch import Scope, Watch, mark_of
+from smpcore._watch import Watch, mark_of
 
-__all__ = ["LayerTotals", "Measurement", "Part"]
+__all__ = ["SAME", "LayerTotals", "Measurement", "Part"]
 
 # Numbers kept for one chunk (about 64 MB of float64), and samples in it: more gain nothing on a CPU.
 _NUMBERS = {"cpu": 8_000_000, "cuda": 100_000_000}
 _LARGEST = {"cpu": 64, "cuda": 4096}
 # Samples of one path, computed in other batches, agree to this.
-_SAME = {torch.float64: 1e-8, torch.float32: 1e-3}
+SAME = {torch.float64: 1e-8, torch.float32: 1e-3}
 # Switches closer than this fraction of an interval are one: they come from the same difference.
 _TOGETHER = {torch.float64: 1e-9, torch.float32: 1e-5}
 
@@ -33,6 +34,10 @@ class Part:
     values: Tensor
     slopes: Tensor
     layers: dict[str, "LayerTotals"] = field(default_factory=dict)
+    #: Of each output, how far the rest (the change of slope that no switch accounts for) stands out of its neighbours
+    #: where it does most, and in which interval, ``(m,)`` each: of all intervals, and of those whose own switches are
+    #: small beside it.
+    worst: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
 @dataclass
@@ -52,7 +57,7 @@ class LayerTotals:
 class Measurement:
     """A model, a path and its times, with what was found on the way.
 
-    Call `probe` once, `work` for every chunk, and `add` what it gives, in order.
+    After `probe` call `work` for every chunk, and `add` what it gives, in order.
     """
 
     def __init__(self, model, path, times, outputs, dtype):
@@ -62,23 +67,30 @@ class Measurement:
         self.numbers, self.apart = 0, False
         self.totals: dict[str, LayerTotals] = {}
 
-    def forward(self, t: Tensor, observe) -> tuple[Tensor, Tensor]:
-        """Outputs and slopes ``(samples, m)`` at times t; call within a dual level."""
-        dual = forward_ad.make_dual(t, torch.ones_like(t))
-        x = self.path(dual)
+    def inputs(self, t: Tensor) -> Tensor:
+        """The path's inputs at times t, where and as the model takes them."""
+        x = self.path(t)
         if not isinstance(x, Tensor):
             raise TypeError(f"the path returns a {type(x).__name__}: it must return a torch tensor (P, *input_shape)")
         if x.ndim < 1 or x.shape[0] != len(t):
             raise ValueError(f"for {len(t)} times the path returns shape {tuple(x.shape)}: it must return one input "
                              "for each time, (P, *input_shape)")
-        if not x.is_floating_point() or forward_ad.unpack_dual(x).tangent is None:
+        x = x.to(self.dtype)
+        home = home_of(self.model, x)
+        return x if x.device == home else x.to(home)
+
+    def forward(self, t: Tensor, observe, known: bool = False) -> tuple[Tensor, Tensor]:
+        """Outputs and slopes ``(samples, m)`` at times t; call within a dual level."""
+        x = self.inputs(forward_ad.make_dual(t, torch.ones_like(t)))
+        if forward_ad.unpack_dual(x).tangent is None:
             raise ValueError("the path carries no tangent: compute its inputs from t by differentiable torch "
                              "operations, without numpy, float(t), .item() or .detach()")
-        x = x.to(self.dtype)
-        if x.device != home_of(self.model, x):
-            x = x.to(home_of(self.model, x))
+        if known:
+            # Leads back to every custom autograd function; a copy, for the model may write into its input.
+            x, slope = forward_ad.unpack_dual(x)
+            x = forward_ad.make_dual(x.detach().requires_grad_().clone(), slope)
         watch = Watch(observe, self.scope, self.apart)
-        with self.scope(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), explained(watch), watch:
+        with eagerly(), self.scope(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), explained(watch), watch:
             found = self.model(x)
         z = choose_outputs(found, self.outputs, len(t))
         if mark_of(z) is None and isinstance(found, Tensor) and mark_of(found):
@@ -88,54 +100,14 @@ class Measurement:
         value, slope = forward_ad.unpack_dual(z)
         return value, torch.zeros_like(value) if slope is None else slope.detach()
 
-    # Three samples, two of them the same: where the samples are, and whether the output is a function of t ---
-
-    def probe(self) -> None:
-        # Two moments that no symmetry of the path is likely to make alike.
-        last = len(self.times) - 1
-        moments = [self.times[[0, 0, max(1, round(part * last))]] for part in (0.382, 0.709)]
-        tolerance = _SAME.get(self.dtype, 1e-2)
-        seen_first = {}
-
-        def observe(layer, seen, edge, value, where):
-            with torch.no_grad():
-                seen_first[layer] = self._rows(seen, value).detach().clone()
-            self.numbers += value.numel() + sum(part.numel() for part in _inputs(seen))
-
-        def compare(layer, seen, edge, value, where):
-            with torch.no_grad():
-                rows = self._rows(seen, value).detach()
-                self.layouts[layer] = find_layout(seen_first.pop(layer, rows), rows, tolerance)
-
-        first, found = self._probe_once(moments[0], observe)
-        second, _ = self._probe_once(moments[1], compare)
-        first, second = first[:2], second[:2]
-        scale = tolerance * (1 + float(first.abs().max()))
-        if not bool(first.isfinite().all()):
-            return
-        if float((first - second).abs().max()) > scale or float((first[0] - first[1]).abs().max()) > scale:
-            raise ValueError("the model's output changes between calls with the same input (random numbers, a "
-                             "counter), or depends on the place in the batch: it is not a function of t; call "
-                             "model.eval(), fix the random numbers, or reset its state in forward")
-        for node in _custom(found):
-            import warnings
-
-            warnings.warn(f"the model runs a custom autograd function ({node}): what switches inside it is not "
-                          "counted", stacklevel=4)
-
-    def _probe_once(self, t, observe):
-        with forward_ad.dual_level():
-            value, _ = self.forward(t, observe)
-            return value.detach(), value.grad_fn
-
     def chunk(self) -> int:
         kind = self.times.device.type
-        per_sample = max(self.numbers // 3, 1)
+        per_sample = max(round(self.numbers), 1)
         most = _LARGEST.get(kind, 64)
         return max(2, min(most, _NUMBERS.get(kind, 4_000_000) // per_sample) + 1)
 
     @staticmethod
-    def _rows(seen, value):
+    def rows(seen, value):
         """A layer's values with the samples in some dimension but the last."""
         if isinstance(seen, switches.Selection):
             source = seen.source(*seen.inputs)
@@ -146,16 +118,17 @@ class Measurement:
 
     def work(self, start: int, stop: int) -> Part:
         try:
-            return self._work(start, stop)
+            return self.part(start, stop)
         except RuntimeError as error:
             if self.apart or "modified by an inplace operation" not in str(error):
                 raise
         self.apart = True
-        return self._work(start, stop)
+        return self.part(start, stop)
 
-    def _work(self, start: int, stop: int) -> Part:
+    def part(self, start: int, stop: int, whole: bool = True) -> Part:
+        """One chunk's results; ``whole`` says that the first time and the last are the path's own ends."""
         samples = stop - start
-        ends = (start == 0, samples - 2 if stop == len(self.times) else None)
+        ends = (whole and start == 0, samples - 2 if whole and stop == len(self.times) else None)
         layers: dict[str, LayerTotals] = {}
 
         def observe(name, seen, edge, value, where):
@@ -170,7 +143,13 @@ class Measurement:
             n = start + int(bad[0])
             raise ValueError(f"the model's output is not finite at sample {n} (t = {float(self.times[n]):g}): look at "
                              "the path's input there")
-        self._gains(value, layers, start)
+        bad = (~slope.isfinite()).any(1).nonzero()
+        if len(bad):
+            n = start + int(bad[0])
+            raise ValueError(f"the output's slope is not finite at sample {n} (t = {float(self.times[n]):g}): some "
+                             "operation is infinitely steep there, as a square root is at 0; add a small number "
+                             "inside it")
+        self._gains(value, part)
         return part
 
     def _observed(self, name, seen, edge, value, where, samples, ends) -> LayerTotals:
@@ -204,18 +183,34 @@ class Measurement:
                              "it must treat every input by itself, along one dimension")
         return layout
 
-    def _gains(self, value: Tensor, layers: dict[str, LayerTotals], start: int) -> None:
-        """One backward pass for each output; then only each layer's sums are kept."""
+    def _gains(self, value: Tensor, part: Part) -> None:
+        """One backward pass for each output; then only sums are kept, of each layer and of each interval."""
+        seen = {}
         for kind in ("events", "jumps"):
-            active = [layer for layer in layers.values() if getattr(layer, kind)]
+            active = [layer for layer in part.layers.values() if getattr(layer, kind)]
             if active and value.requires_grad:
-                self._shared_out(value, active, kind, start)
-        for layer in layers.values():
+                seen[kind] = self._shared_out(value, active, kind, part.start)
+        width = self.times.diff()[part.start:part.stop - 1, None]
+        rest, own = part.slopes.diff(dim=0), torch.zeros_like(part.slopes[1:])
+        if "events" in seen:
+            interval, change = seen["events"]
+            rest = rest.index_add(0, interval, -change.to(rest))
+            own = own.index_add(0, interval, change.abs().to(rest))
+        apart = _standing_out(rest)
+        if "jumps" in seen:
+            # Where the value jumps, the slope has no say.
+            interval, change = seen["jumps"]
+            torn = torch.zeros_like(rest).index_add(0, interval, change.abs().to(rest))
+            steep = torch.maximum(part.slopes[1:].abs(), part.slopes[:-1].abs())
+            apart = torch.where(torn > 1.01 * width.to(rest) * steep, 0.0, apart)
+        for size in (apart, apart - own):
+            part.worst.append(size.max(0))
+        for layer in part.layers.values():
             layer.switches = sum(len(event.unit) for event in layer.events + layer.jumps)
             # The graph and its buffers go with the chunk.
             layer.edge, layer.events, layer.jumps = None, [], []
 
-    def _shared_out(self, value: Tensor, active: list[LayerTotals], kind: str, start: int) -> None:
+    def _shared_out(self, value: Tensor, active: list[LayerTotals], kind: str, start: int):
         found = [[Events(*map(torch.cat, zip(*getattr(layer, kind), strict=True)))] for layer in active]
         counts = [len(events.unit) for events, in found]
         gains: tuple[list, list] = [], []
@@ -232,16 +227,17 @@ class Measurement:
         group = joined(events.interval, events.ahead / width, events.behind / width, _TOGETHER.get(self.dtype, 1e-3))
         layer = torch.arange(len(active), device=group.device).repeat_interleave(
             torch.tensor(counts, device=group.device))
-        share = shares(events, layer, tuple(torch.stack(side, 1) for side in gains), group)
+        share, change = shares(events, layer, tuple(torch.stack(side, 1) for side in gains), group)
         for layer, own in zip(active, share.split(counts), strict=True):
             setattr(layer, "smp" if kind == "events" else "value_jumps", own.sum(0))
+        return events.interval, change
 
     # All of them --------------------------------------------------------------------------------------------
 
     def add(self, part: Part, before: Part | None) -> None:
         if before is not None:
             again, once = part.values[0], before.values[-1]
-            if float((again - once).abs().max()) > _SAME.get(self.dtype, 1e-2) * (1 + float(once.abs().max())):
+            if float((again - once).abs().max()) > SAME.get(self.dtype, 1e-2) * (1 + float(once.abs().max())):
                 raise ValueError(f"the model's output at t = {float(self.times[part.start]):g} changes between calls "
                                  "(random numbers, a counter) or with the batch it is computed in: it is not a "
                                  "function of t; call model.eval(), fix the random numbers, or reset its state")
@@ -263,24 +259,14 @@ def _gains_at(layer: LayerTotals, events: Events, gain: Tensor | None, samples: 
     return rows[events.interval, events.unit], rows[events.interval + 1, events.unit]
 
 
-def _inputs(seen):
-    return seen.inputs if isinstance(seen, switches.Selection) else (seen.input,)
+def _standing_out(rest: Tensor) -> Tensor:
+    """How far each interval's rest ``(samples - 1, m)`` is from the mean of its neighbours': curvature is not."""
+    if len(rest) == 1:
+        return rest.abs()
+    beside = torch.cat([rest[1:2], (rest[2:] + rest[:-2]) / 2, rest[-2:-1]])
+    return (rest - beside).abs()
 
 
 def _opened(dual: Tensor) -> tuple[Tensor, Tensor]:
     x, slope = forward_ad.unpack_dual(dual)
     return x.detach(), torch.zeros_like(x) if slope is None else slope.detach()
-
-
-def _custom(node) -> list[str]:
-    """Names of the custom autograd functions in a graph."""
-    found, seen, stack = {}, set(), [node]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            found[type(node).__name__.removesuffix("Backward")] = True
-        stack.extend(parent for parent, _ in node.next_functions)
-    return list(found)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["checked_copy", "checked_times", "choose_outputs", "explained", "home_of"]
+__all__ = ["checked_copy", "checked_times", "choose_outputs", "explained", "home_of", "runs"]
 
 _MOST_OUTPUTS = 64
 
@@ -105,3 +105,21 @@ def explained(watch):
             "operations that have one; for attention use torch.nn.attention.sdpa_kernel(SDPBackend.MATH), for an "
             "LSTM or GRU torch.backends.mkldnn.flags(enabled=False) or torch.backends.cudnn.flags(enabled=False), "
             "in place of grid_sample a weighted sum; or measure with smp from samples") from error
+
+
+@contextmanager
+def runs(dtype: torch.dtype, x: Tensor):
+    """Say in a sentence why a model does not run on inputs x, the measurement aside."""
+    try:
+        yield
+    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
+            raise
+        text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        if "dtype" in text or ("Float" in text and "Double" in text):
+            other = torch.float32 if dtype != torch.float32 else torch.float64
+            raise ValueError(f"the model does not run in {dtype} ({text}): it makes tensors of a type of its own, or "
+                             "keeps them as plain attributes: make them with x.new_zeros(…) or .to(x), keep them with "
+                             f"register_buffer, or measure with dtype={other}") from error
+        raise ValueError(f"the model does not run on inputs of shape {tuple(x.shape)} ({text}): the path gives "
+                         "(P, *input_shape), a batch of inputs as the model takes them") from error

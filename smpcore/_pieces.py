@@ -12,16 +12,15 @@ The model sees one sample in each batch; pieces live in a hidden dimension (`tor
 permute, index and reshape as it likes.
 """
 
-import types
-
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from smpcore._call import ANEW, IN_PLACE, PROPERTIES, RANDOM, TAKES_OUT, Call, opened
+from smpcore._call import ANEW, IN_PLACE, PROPERTIES, RANDOM, TAKES_OUT, Call
 from smpcore._corners import crossings
 from smpcore._line import Line, Rows, each
+from smpcore._scope import opened
 from smpcore._straight import HOMOGENEOUS, READERS, STRAIGHT, tangents_of
 from smpcore._units import follow
 from smpcore.switches import canonical
@@ -82,7 +81,7 @@ class Carrier(TorchFunctionMode):
                 return func(*args, **kwargs)
         if name in READERS:
             return func(*args, **kwargs)
-        if isinstance(func, types.FunctionType) and name not in ("__setitem__",):
+        if name != "__setitem__":
             inside = opened(func)
             # Some call themselves again under the same name: then it is one call.
             if inside is not None and func not in self._open:

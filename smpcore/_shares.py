@@ -49,7 +49,7 @@ def _alike(interval: Tensor, time: Tensor, tolerance: float) -> Tensor:
     return torch.empty_like(label).index_copy_(0, order, label)
 
 
-def shares(events: Events, layer: Tensor, gains: tuple[Tensor, Tensor], group: Tensor) -> Tensor:
+def shares(events: Events, layer: Tensor, gains: tuple[Tensor, Tensor], group: Tensor) -> tuple[Tensor, Tensor]:
     """What each switch adds to the output's SMP, those that happen together counted as one.
 
     Parameters
@@ -65,8 +65,10 @@ def shares(events: Events, layer: Tensor, gains: tuple[Tensor, Tensor], group: T
 
     Returns
     -------
-    Tensor
+    share
         ``(E, m)``: the joint magnitude, shared out in proportion to each one's own.
+    change
+        ``(E, m)``: each one's own, with its sign.
     """
     change = _alone(events, gains)
     several = _spread(layer, group) > 0
@@ -75,7 +77,7 @@ def shares(events: Events, layer: Tensor, gains: tuple[Tensor, Tensor], group: T
     own = change.abs()
     joint = torch.zeros_like(change).index_add_(0, group, change).abs()[group]
     apart = torch.zeros_like(change).index_add_(0, group, own)[group]
-    return torch.where(apart > 0, joint / apart, 0.0) * own
+    return torch.where(apart > 0, joint / apart, 0.0) * own, change
 
 
 def _alone(events: Events, gains) -> Tensor:

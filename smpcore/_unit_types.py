@@ -51,6 +51,10 @@ class Hinges(NamedTuple):
     output: Callable[[Tensor], Tensor]
     straight: bool = True
 
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        return (self.input,)
+
 
 class Selection(NamedTuple):
     """The largest, or smallest, of several candidates.
@@ -99,6 +103,10 @@ class Steps(NamedTuple):
     input: Tensor
     level: Callable[[Tensor], Tensor]
     output: Callable[[Tensor], Tensor]
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        return (self.input,)
 
 
 TABLE: dict[str, Callable] = {}

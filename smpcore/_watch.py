@@ -6,19 +6,19 @@ halves their cost; what switches and is not followed leaves a mark on its result
 depends on it.
 """
 
-import types
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from smpcore import switches
+from smpcore._scope import Scope, in_custom_function, opened
 
-__all__ = ["Scope", "Watch", "mark_of"]
+__all__ = ["Watch", "mark_of"]
 
 _LINEAR = {"linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 _DROPOUT = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout",
@@ -33,38 +33,6 @@ _MODES = {"_set_grad_enabled", "set_grad_enabled"}
 # Selections among norms only: the others are smooth away from 0.
 _ORDER_AT = {"norm": 1, "vector_norm": 1, "linalg_vector_norm": 1,
              "renorm": 1, "cdist": 2, "pairwise_distance": 2, "dist": 2}
-
-
-class Scope:
-    """Which module of a model is running, by its path; the root is ``model``."""
-
-    def __init__(self, model):
-        self.model, self.stack = model, []
-
-    @contextmanager
-    def __call__(self) -> Iterator["Scope"]:
-        handles = []
-        self.stack = []
-        if isinstance(self.model, nn.Module):
-            for path, module in self.model.named_modules():
-                handles.append(module.register_forward_pre_hook(self._enter(path), prepend=True))
-                handles.append(module.register_forward_hook(self._leave, always_call=True))
-        try:
-            yield self
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _enter(self, path):
-        return lambda *_: self.stack.append(path)
-
-    def _leave(self, *_):
-        if self.stack:
-            self.stack.pop()
-
-    @property
-    def path(self) -> str:
-        return (self.stack[-1] if self.stack else "") or "model"
 
 
 class Watch(TorchFunctionMode):
@@ -98,8 +66,7 @@ class Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         name, in_place = switches.canonical(func)
         # Inside a custom function's forward both modes are off, and its own derivatives count.
-        if torch.is_grad_enabled() or name in _MODES or not (
-                torch._C._is_fwd_grad_enabled() or torch.is_inference_mode_enabled()):
+        if torch.is_grad_enabled() or name in _MODES or in_custom_function():
             return self._call(func, name, in_place, args, kwargs)
         # Where the model turns gradients off, gains would be 0 without a word.
         with torch.inference_mode(False), torch.enable_grad():
@@ -122,6 +89,8 @@ class Watch(TorchFunctionMode):
         if name in _NUMBERS and (moving or any(mark_of(tensor) for tensor in tensors)):
             warnings.warn(f"{self.place}: the model reads a number out of a tensor that depends on the path; if it "
                           "decides what is computed, what switches there is not counted", stacklevel=3)
+            # Its number, not its derivatives.
+            args, kwargs = tree_map_only(Tensor, torch.Tensor.detach, (args, kwargs))
             return func(*args, **kwargs)
         if name in _LINEAR and moving:
             result = self._linear(func, args, kwargs)
@@ -145,14 +114,14 @@ class Watch(TorchFunctionMode):
 
     def _through(self, func, args, kwargs):
         """Run an operation, and see the calls inside it where it is written in Python."""
-        opened = _opened(func)
+        inside = opened(func)
         # A method that calls its parent's under the same name comes back here as itself.
-        if opened is None or func in self.open:
+        if inside is None or func in self.open:
             return func(*args, **kwargs)
         self.open.append(func)
         try:
             with self:
-                return opened(*args, **kwargs)
+                return inside(*args, **kwargs)
         finally:
             self.open.pop()
 
@@ -210,7 +179,7 @@ class Watch(TorchFunctionMode):
             raise ValueError(f"{layer}: {error}") from None
         if seen is None:
             return func(*args, **kwargs)
-        inputs = seen.inputs if isinstance(seen, switches.Selection) else (seen.input,)
+        inputs = seen.inputs
         if self.apart:
             inputs = tuple(part.clone() for part in inputs)
         found = seen.output(*inputs)
@@ -280,20 +249,3 @@ def _tensors(value) -> Iterator[Tensor]:
         for part in value.values():
             yield from _tensors(part)
 
-
-_HAS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
-_seen_inside: dict = {}
-
-
-def _opened(func):
-    """A function of torch written in Python, so that the calls inside it are seen; None for all others."""
-    if not isinstance(func, types.FunctionType):
-        return None
-    if func not in _seen_inside:
-        opened = None
-        if any(name in func.__globals__ for name in _HAS):
-            inner = {**func.__globals__, **dict.fromkeys(_HAS, lambda *_: False)}
-            opened = types.FunctionType(func.__code__, inner, func.__name__, func.__defaults__, func.__closure__)
-            opened.__kwdefaults__ = func.__kwdefaults__
-        _seen_inside[func] = opened
-    return _seen_inside[func]

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from smpcore import device as devices
-from smpcore._layerwise import Measurement
+from smpcore._closer import look_closer
+from smpcore._layerwise import SAME, Measurement
 from smpcore._model_checks import checked_copy, checked_times, home_of
+from smpcore._probe import probe
 
 __all__ = ["Attribution", "LayerSmp", "attribute"]
 
@@ -160,7 +162,7 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
         raise ValueError(f"chunk = {chunk!r}: it must be 'auto' or a whole number of at least 2")
     model = checked_copy(model, dtype)
     run = Measurement(model, path, times.to(home_of(model, times)), outputs, dtype)
-    run.probe()
+    probe(run, SAME.get(dtype, 1e-2))
     size = run.chunk() if chunk == "auto" else chunk
     begin, bar = time.monotonic(), None
     parts = []
@@ -175,7 +177,9 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
         parts.append(part)
     if bar is not None:
         bar.close()
-    return _gathered(times, parts, run.totals)
+    found = _gathered(times, parts, run.totals)
+    look_closer(run, parts, found.slopes.abs().amax(0), size)
+    return found
 
 
 def _gathered(times: Tensor, parts: list, totals: dict) -> Attribution:
@@ -183,6 +187,11 @@ def _gathered(times: Tensor, parts: list, totals: dict) -> Attribution:
     values = torch.cat([part.values[bool(n):] for n, part in enumerate(parts)])
     slopes = torch.cat([part.slopes[bool(n):] for n, part in enumerate(parts)])
     zero = values.new_zeros(values.shape[1])
+    for name, layer in totals.items():
+        if not bool((zero + layer.smp).isfinite().all()):
+            raise ValueError(f"the gain from {name} to the output is not finite where it switches: some operation "
+                             "behind it is infinitely steep there, as a square root is at 0; add a small number "
+                             "inside it")
     layers = [LayerSmp(name, layer.kind, layer.units, layer.switches, zero + layer.smp)
               for name, layer in totals.items()]
     jumps = sum((layer.value_jumps for layer in totals.values()), zero)

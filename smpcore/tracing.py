@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from smpcore._hidden import hidden_switches
 from smpcore._line import Line, Rows, TooManyPieces
 from smpcore._line_inputs import comes_later, valid_ends, valid_length
-from smpcore._model_checks import checked_copy, choose_outputs, home_of
+from smpcore._model_checks import checked_copy, choose_outputs, home_of, runs
 from smpcore._pieces import Carrier, rows_of, start_rows
-from smpcore._watch import Scope
+from smpcore._scope import Scope, eagerly
 
 __all__ = ["LineTrace", "trace_line"]
 
@@ -113,8 +114,11 @@ def trace_line(model: Callable, start: Tensor, end: Tensor, *, length: float = 1
     turned = comes_later(start, end)
     tracer = _Tracer(model, *((end, start) if turned else (start, end)), outputs, dtype)
     # Other attention kernels than the plain one have no forward-mode AD.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), tracer.scope():
-        stretches = tracer.run()
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), eagerly():
+        hidden = tracer.hidden()
+        with tracer.scope():
+            stretches = tracer.run()
+    stretches[0].gaps[:0] = [(0.0, 1.0, reason) for reason in hidden]
     return _assemble(tracer, stretches, length, turned)
 
 
@@ -139,6 +143,14 @@ class _Tracer:
         self.widths: list[int] = []
         self.probes = 0
         self.scope = Scope(model)
+
+    def hidden(self) -> list[str]:
+        """Sentences on what the model does out of sight: nothing of it depends on the line, as far as a trace sees."""
+        x = self.point(0.0)
+        with runs(x.dtype, x):
+            hidden = hidden_switches(self.model, x, self.scope)
+        return [found.sentence for found in hidden if found.way == "outside" or (
+            found.way == "inside" and found.switches)]
 
     def run(self) -> list[_Stretch]:
         """The whole line, in stretches whose pieces fit: each as long as the last ones' density allows."""

@@ -1,7 +1,6 @@
 """SMP layer by layer against exact figures, a count that knows no units, and itself."""
 
 import math
-import warnings
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ from brute import brute_smp
 from cases import ALL, MODELS, TOGETHER
 from torch import nn
 
-from smpcore import attribute, models, paths
+from smpcore import attribute, models, paths, trace_line
 from smpcore.benchmarks import peak_bytes
 from smpcore.models import FACE_INPUT, REFERENCE_SMP
 
@@ -43,19 +42,20 @@ def test_layers_add_up(reference):
 
 @pytest.mark.parametrize("case", [*MODELS, *TOGETHER], ids=lambda case: case.name)
 def test_a_model_agrees_with_the_count(case):
-    # Two lines: 2% on average, 8% on each with over a hundred kinks.
-    ratios = []
-    for seed in range(2):
+    # 2% on average over lines, 8% on each with over a hundred kinks; either sign, every output.
+    errors = []
+    for seed in range(3):
         model, start, end = case.build(seed)
         path = paths.line(start, end)
         truth, kinks = brute_smp(model, path, 1.0, straight=case.straight, samples=501 if case.straight else 8001)
-        found = attribute(model, path, torch.linspace(0, 1, 801, dtype=torch.float64)).total
+        found = attribute(model, path, torch.linspace(0, 1, 401, dtype=torch.float64)).total
         some = truth > 0
         assert found[~some].tolist() == [0.0] * int((~some).sum())
-        ratios += (found / truth)[some].tolist()
+        off = (found / truth - 1)[some].abs().tolist()
+        errors += off
         if kinks > 100:
-            assert ratios[-1] == pytest.approx(1, abs=0.08)
-    assert sum(ratios) / len(ratios) == pytest.approx(1, abs=0.02)
+            assert max(off, default=0.0) <= 0.08
+    assert sum(errors) / len(errors) <= 0.02
 
 
 @pytest.mark.parametrize("name", ["convolutions and poolings", "two heads", "overlapping pools, 3/1", "transformer"])
@@ -210,6 +210,26 @@ def _linear(outputs=1):
     return nn.Linear(6, outputs)
 
 
+class Steep(torch.autograd.Function):
+    """A derivative forward, and none backward."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 1 * x
+
+    @staticmethod
+    def jvp(ctx, tangent):
+        return 1 * tangent
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient / 0
+
+
+def _steep(x):
+    return Steep.apply(torch.relu(x))
+
+
 def _nan_later(x):
     return torch.sqrt(x[:, :1] - 0.5)
 
@@ -241,19 +261,33 @@ BAD = {
     "a counter": (Counter, LINE, TIMES, {}, ValueError, "changes between calls"),
     "a counter later": (Late, LINE, TIMES, {"chunk": 20}, ValueError, "changes between calls"),
     "random numbers": (lambda: lambda x: x + torch.rand_like(x), LINE, TIMES, {}, ValueError, "changes between calls"),
+    "another size of batch": (lambda: lambda x: torch.relu(x) * len(x), LINE, TIMES, {}, ValueError,
+                              "place in the batch or on its size"),
+    "NaN in a path": (_linear, lambda t: torch.log(t - 0.2)[:, None].expand(-1, 6), TIMES, {}, ValueError,
+                      "the path's input is NaN at t = 0.15"),
+    "NaN before a layer": (lambda: lambda x: torch.relu(torch.log(x)), LINE, TIMES, {}, ValueError,
+                           "input of model:relu is NaN at t = 0.15 or 0.38"),
+    "inputs of another shape": (lambda: nn.Linear(5, 1), LINE, TIMES, {}, ValueError,
+                                r"does not run on inputs of shape \(3, 6\).*the path gives"),
+    "tensors of a type of its own": (lambda: lambda x: x @ torch.zeros(6, 2), LINE, TIMES, {}, ValueError,
+                                     "does not run in torch.float64.*new_zeros.*dtype=torch.float32"),
     "samples mixed": (lambda: lambda x: x - x.max(), LINE, TIMES, {}, ValueError, "mixes the samples"),
     "NaN": (lambda: _nan_later, LINE, TIMES, {}, ValueError, "not finite at sample"),
+    "infinitely steep": (lambda: lambda x: torch.sqrt(torch.relu(x)), LINE, TIMES, {}, ValueError,
+                         "slope is not finite at sample .*square root"),
+    "an infinite gain": (lambda: _steep, LINE, TIMES, {}, ValueError,
+                         "gain from model:relu to the output is not finite"),
     "no forward AD": (lambda: lambda x: nn.functional.grid_sample(
         x.reshape(-1, 1, 2, 3), torch.zeros(len(x), 2, 3, 2).to(x), align_corners=False).flatten(1), LINE, TIMES, {},
         ValueError, "grid_sampl.* no forward-mode derivative.*weighted sum"),
     "TorchScript": (lambda: torch.jit.trace(nn.ReLU(), torch.ones(1, 6)), LINE, TIMES, {}, ValueError, "TorchScript"),
-    "runs on some inputs": (lambda: _sometimes, LINE, TIMES, {"chunk": 5}, ValueError, "ran on some inputs"),
+    "runs on some inputs": (lambda: _sometimes, LINE, TIMES, {"chunk": 7}, ValueError, "ran on some inputs"),
     "no copy": (lambda: _uncopied(), LINE, TIMES, {}, ValueError, "cannot be copied"),
 }
 
 
 def _sometimes(x):
-    return torch.relu(x) if len(x) == 3 else torch.abs(x)
+    return torch.relu(x) if len(x) in (3, 5) else torch.abs(x)
 
 
 def _uncopied():
@@ -262,7 +296,7 @@ def _uncopied():
     return model
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*custom autograd function")
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_refused_in_a_sentence(name):
     make, path, times, options, kind, match = BAD[name]
@@ -275,30 +309,6 @@ def test_a_number_read_out_of_a_tensor_is_warned_of():
         return x if bool((x > -99).all()) else 2 * x
 
     with pytest.warns(UserWarning, match="reads a number out of a tensor"):
-        attribute(model, LINE, TIMES)
-
-
-class Hidden(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.mask = x > 0
-        return x * ctx.mask
-
-    @staticmethod
-    def jvp(ctx, tangent):
-        return tangent * ctx.mask
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * ctx.mask
-
-
-def test_a_custom_function_is_warned_of():
-    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU())
-    with pytest.warns(UserWarning, match="custom autograd function.*Hidden"):
-        attribute(lambda x: Hidden.apply(torch.relu(x)), LINE, TIMES)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
         attribute(model, LINE, TIMES)
 
 
@@ -334,6 +344,16 @@ class Idle(nn.Module):
     def forward(self, x):
         still = torch.relu(0 * x[:, :1] + torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0, 2.0], dtype=x.dtype))
         return torch.relu(x[:, :1]) + still.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("copies", [2, 3, 5])
+def test_what_is_no_sample_is_not_taken_for_one(copies):
+    def stacked(x):
+        return torch.relu(torch.stack([x] * (copies - 1) + [x - 0.3])).mean(0)
+
+    expected = trace_line(stacked, LINE.start, LINE.end)
+    assert expected.certified
+    torch.testing.assert_close(attribute(stacked, LINE, TIMES).total, expected.smp)
 
 
 def test_a_layer_at_rest_and_a_path_that_comes_back_half_way():

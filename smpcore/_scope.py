@@ -1,0 +1,80 @@
+"""Where in a model a call comes from, and how to look inside it."""
+
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+__all__ = ["Scope", "eagerly", "in_custom_function", "opened"]
+
+_HAS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+_OPENED: dict = {}
+
+
+class Scope:
+    """Which module of a model is running, by its path; the root is ``model``."""
+
+    def __init__(self, model):
+        self.model, self.stack = model, []
+
+    @contextmanager
+    def __call__(self) -> Iterator["Scope"]:
+        handles = []
+        self.stack = []
+        if isinstance(self.model, nn.Module):
+            for path, module in self.model.named_modules():
+                handles.append(module.register_forward_pre_hook(self._enter(path), prepend=True))
+                handles.append(module.register_forward_hook(self._leave, always_call=True))
+        try:
+            yield self
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, path):
+        return lambda *_: self.stack.append(path)
+
+    def _leave(self, *_):
+        if self.stack:
+            self.stack.pop()
+
+    @property
+    def path(self) -> str:
+        return (self.stack[-1] if self.stack else "") or "model"
+
+
+def opened(func: Callable) -> Callable | None:
+    """A function of torch written in Python, so that the calls inside it are seen; None for all others."""
+    if not isinstance(func, types.FunctionType):
+        return None
+    if func not in _OPENED:
+        found = None
+        if any(name in func.__globals__ for name in _HAS):
+            inner = {**func.__globals__, **dict.fromkeys(_HAS, _never)}
+            found = types.FunctionType(func.__code__, inner, func.__name__, func.__defaults__, func.__closure__)
+            found.__kwdefaults__ = func.__kwdefaults__
+        _OPENED[func] = found
+    return _OPENED[func]
+
+
+def _never(*_):
+    return False
+
+
+def in_custom_function() -> bool:
+    """Whether the forward of a custom autograd function is running, which turns both kinds of derivatives off."""
+    return not (torch._C._is_fwd_grad_enabled() or torch.is_inference_mode_enabled())
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """Whatever a model compiles for itself runs as it is written, so that its calls are seen."""
+    # Nothing can be compiled where the compiler was never imported, which takes seconds.
+    if "torch._dynamo" in sys.modules:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        yield

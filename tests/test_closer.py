@@ -1,0 +1,87 @@
+"""A corner that no unit accounts for is warned of; curvature, coarse samples and gains beside a kink are not."""
+
+import warnings
+
+import pytest
+import torch
+from cases import ALL
+from torch import nn
+from torch.nn import functional as F
+
+from smpcore import attribute, paths
+
+START, END = torch.linspace(-1, -0.7, 4, dtype=torch.float64), torch.linspace(2, 1.1, 4, dtype=torch.float64)
+
+
+def measured(model, samples=101, line=(START, END), **options):
+    return attribute(model, paths.line(*line), torch.linspace(0, 1, samples, dtype=torch.float64), **options)
+
+
+CORNERS = {
+    "a root of a square": lambda x: torch.sqrt(x * x),
+    "a power of a square": lambda x: (x**2) ** 0.5,
+    "a hypotenuse": lambda x: torch.hypot(x, torch.zeros_like(x)),
+    "its sign times it": lambda x: x * x.sign(),
+    "among units": lambda x: F.relu(x - 0.2) + torch.sqrt((x - 0.7) ** 2),
+    "small, among curvature": lambda x: torch.tanh(x) + 0.02 * torch.sqrt((x - 0.7) ** 2),
+}
+
+
+@pytest.mark.parametrize("name", CORNERS)
+@pytest.mark.parametrize("samples", [41, 299])
+def test_a_corner_that_no_unit_accounts_for_is_warned_of(name, samples):
+    with pytest.warns(UserWarning, match=r"at t = 0\..* slope of output \d jumps by .* the total misses it"):
+        measured(CORNERS[name], samples)
+
+
+def test_the_jump_and_its_time_are_told():
+    with pytest.warns(UserWarning, match=r"at t = 0\.333333333 the slope of output 0 jumps by 6,"):
+        measured(lambda x: torch.sqrt(x * x)[:, :1])
+    with pytest.warns(UserWarning, match="slope of output 0 jumps by 6,"):
+        measured(lambda x: torch.sqrt(x * x)[:, :1], dtype=torch.float32)
+
+
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+def test_models_all_of_whose_units_are_followed_are_not(case):
+    model, start, end = case.build(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for samples in (9, 67):
+            measured(model, samples, (start, end))
+
+
+@pytest.mark.parametrize("steep", [1.0, 30.0, 1e4])
+@pytest.mark.parametrize("samples", [3, 12, 101])
+def test_what_is_smooth_is_not_however_few_the_samples(steep, samples):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 12), nn.Tanh(), nn.Linear(12, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for act in (torch.tanh, F.gelu, F.softplus, lambda x: F.elu(x), torch.sin):
+            measured(lambda x, act=act: act(steep * net.double()(x)), samples)
+
+
+def test_kinks_on_samples_and_at_the_ends_of_a_path_are_not():
+    line = torch.tensor([0.0], dtype=torch.float64), torch.tensor([1.0], dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for unit in (torch.relu, lambda x: x.clamp(0.5, 1), lambda x: F.hardtanh(x, 0, 0.25), torch.abs,
+                     lambda x: F.softshrink(x, 0.5), lambda x: torch.maximum(x, 1 - x), lambda x: F.relu(-x)):
+            for chunk in (2, 3, 11):
+                measured(unit, 11, line, chunk=chunk)
+
+
+def test_a_value_that_jumps_is_no_corner():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for unit in (F.hardshrink, lambda x: x + torch.round(3 * x), lambda x: x.sign()):
+            assert float(measured(unit).value_jumps[0]) > 0
+
+
+def test_a_path_that_fails_between_its_samples_is_left_alone():
+    def model(x):
+        return torch.tanh(9 * x) + torch.where(torch.tensor(len(x) == 17), torch.nan, 0.0)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert measured(model, chunk=40).total.tolist() == [0.0] * 4
