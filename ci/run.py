@@ -11,7 +11,7 @@
 
 import argparse
 import os
-import subprocess
+import signal
 import sys
 from pathlib import Path
 
@@ -20,14 +20,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import environment
 
 
-def arguments(given=None):
+def arguments(given):
+    """The command line, read."""
     parser = argparse.ArgumentParser(
         prog="ci/run.py", description="Execute the notebooks headlessly and write runs/index.html.",
         formatter_class=argparse.RawDescriptionHelpFormatter, epilog=__doc__.split("\n\n", 1)[1])
     parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK",
                         help="the start of a notebook's name, such as 01; all of them by default")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                        help="a parameter, which every chosen notebook must have; VALUE is read as YAML")
+                        help="a parameter, which every chosen notebook must have; VALUE is read as YAML, or as it "
+                             "stands where the parameter is a word")
     parser.add_argument("--file", metavar="YAML",
                         help="parameters from a file whose top keys are a notebook's number, or 'all'")
     parser.add_argument("--output", metavar="DIR", help="where the runs go (default: runs/ of the project)")
@@ -51,35 +53,24 @@ def arguments(given=None):
     return chosen
 
 
-def main(given=None) -> int:
+def main(given=None):
     """Run the job; the exit code is 0 only where every notebook ran."""
-    chosen = arguments(given)
-    if not chosen.here:
-        try:
-            python = environment.ensure()
-        except environment.SetupError as error:
-            print(error, file=sys.stderr)
-            return 2
-        command = [str(python), str(Path(__file__).resolve()), "--here", *(sys.argv[1:] if given is None else given)]
-        try:
-            return subprocess.call(command)
-        except KeyboardInterrupt:
-            return 130
-    if chosen.lab:
-        return subprocess.call([sys.executable, "-m", "jupyter", "lab", str(environment.ROOT / "notebooks")])
-    os.environ.setdefault("PYTHONIOENCODING", "utf-8")
-    import job
-    import runner
-    if chosen.source:
-        runner.NOTEBOOKS = Path(chosen.source).resolve()
-    try:
-        return job.job(chosen)
-    except runner.Refused as error:
-        print(error, file=sys.stderr)
+    given = sys.argv[1:] if given is None else list(given)
+    if environment.is_too_old():  # before the command line is read: an old Python's argparse knows less
         return 2
+    chosen = arguments(given)
+    code = environment.go_on(__file__, given, chosen.here)
+    if code is not None:
+        return code
+    if chosen.lab:
+        return environment.become([sys.executable, "-m", "jupyter", "lab", str(environment.ROOT / "notebooks")])
+    os.environ.setdefault("PYTHONIOENCODING", "utf-8")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end is an interruption too
+    try:
+        import job
     except KeyboardInterrupt:
-        print("\nInterrupted: finished runs are kept.", file=sys.stderr)
         return 130
+    return job.main(chosen)
 
 
 if __name__ == "__main__":
