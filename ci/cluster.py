@@ -5,11 +5,12 @@ import os
 import signal
 import sys
 import threading
+import time
 import uuid
 from pathlib import Path
 
 import environment
-from given import Refused
+from environment import Refused
 
 ANSWER_WITHIN = 5  # seconds in which a scheduler has to answer
 
@@ -21,19 +22,20 @@ class Connection:
     """
 
     def __init__(self, address: str):
-        self.address, self._found, self._begun = address, None, threading.Event()
+        self.address, self._found, self._begun = address, None, time.monotonic()
+        self._imported = threading.Event()
         self._thread = threading.Thread(target=self._connect, daemon=True)
         self._thread.start()
 
     def _connect(self):
         try:
             import distributed
-            self._begun.set()
+            self._begun = time.monotonic()
+            self._imported.set()
             self._found = distributed.Client(self.address, timeout=ANSWER_WITHIN)
         except Exception as error:
             self._found = error
-        finally:
-            self._begun.set()
+        self._imported.set()
 
     def client(self):
         """The client.
@@ -43,8 +45,8 @@ class Connection:
         Refused
             Where the scheduler does not answer, and where its workers run several tasks at once.
         """
-        self._begun.wait()
-        self._thread.join(ANSWER_WITHIN)
+        self._imported.wait()
+        self._thread.join(max(0.0, self._begun + ANSWER_WITHIN - time.monotonic()))
         if self._found is None or isinstance(self._found, Exception):
             raise Refused(f"the scheduler {self.address} does not answer within {ANSWER_WITHIN} s: is it running, "
                           "and does its address begin with tcp:// ?") from self._found
@@ -74,7 +76,7 @@ def execute(missing: list, output: Path, jobs: int, connection: Connection | Non
     import distributed
     with contextlib.ExitStack() as stack:
         if connection is None:
-            client = stack.enter_context(_here(jobs))
+            client = stack.enter_context(_here(min(jobs, len(missing))))
         else:
             client, threads = stack.enter_context(connection.client()), None
         waiting = {client.submit(_on_worker, str(environment.ROOT / "ci"), task.__dict__, str(output), threads, caller,
@@ -89,14 +91,14 @@ def execute(missing: list, output: Path, jobs: int, connection: Connection | Non
 
 
 @contextlib.contextmanager
-def _here(jobs: int):
+def _here(workers: int):
     """A client of a cluster of this machine; its workers leave Ctrl-C to us."""
     import distributed
     with contextlib.ExitStack() as stack:
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a new process takes over
         try:
             cluster = stack.enter_context(distributed.LocalCluster(
-                n_workers=jobs, threads_per_worker=1, dashboard_address=None, silence_logs=50))
+                n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50))
         finally:
             signal.signal(signal.SIGINT, before)
         yield stack.enter_context(distributed.Client(cluster))

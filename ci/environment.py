@@ -20,6 +20,10 @@ _UNREACHABLE = ("NewConnectionError", "Temporary failure in name resolution", "M
                 "Network is unreachable", "ConnectTimeout", "ProxyError")
 
 
+class Refused(Exception):
+    """What was asked for cannot be run; nothing was started."""
+
+
 class SetupError(Exception):
     """The environment cannot be made; the message says why and what would do."""
 

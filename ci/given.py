@@ -8,10 +8,7 @@ from pathlib import Path
 
 import papermill
 import yaml
-
-
-class Refused(Exception):
-    """What was asked for cannot be run; nothing was started."""
+from environment import Refused
 
 
 class _Loader(yaml.SafeLoader):

@@ -7,7 +7,8 @@ from pathlib import Path
 import environment
 import index
 import runner
-from given import Refused, check, from_file, parameters_of, read
+from environment import Refused
+from given import check, from_file, parameters_of, read
 
 
 def main(chosen) -> int:

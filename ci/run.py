@@ -50,6 +50,7 @@ def arguments(given):
         parser.error(f"--jobs {chosen.jobs}: at least one notebook has to run at a time")
     if (chosen.scheduler or chosen.force) and not chosen.sweep:
         parser.error("--scheduler and --force go with --sweep")
+    chosen.connection = None
     return chosen
 
 
@@ -67,6 +68,9 @@ def main(given=None):
     os.environ.setdefault("PYTHONIOENCODING", "utf-8")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end is an interruption too
     try:
+        if chosen.scheduler:
+            import cluster
+            chosen.connection = cluster.Connection(chosen.scheduler)  # sought while the rest is imported
         import job
     except KeyboardInterrupt:
         return 130

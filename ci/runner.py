@@ -16,7 +16,8 @@ from pathlib import Path
 import environment
 import papermill
 import psutil
-from given import Refused, names_code
+from environment import Refused
+from given import names_code
 from tqdm import tqdm
 from traitlets.config import Config
 

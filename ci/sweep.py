@@ -13,7 +13,8 @@ import keep
 import nbformat
 import page
 import runner
-from given import Refused, check, items, parameters_of, read
+from environment import Refused
+from given import check, items, parameters_of, read
 from tqdm import tqdm
 
 
@@ -115,8 +116,7 @@ def _hash(content) -> str:
 
 def job(chosen, paths: list[Path], given: dict[str, dict], output: Path) -> int:
     """Run what is missing of a sweep, then collect what is there; the number of the exit."""
-    connection = cluster.Connection(chosen.scheduler) if chosen.scheduler else None
-    wanted = tasks(paths, given, chosen.sweep, elsewhere=connection is not None)
+    wanted = tasks(paths, given, chosen.sweep, elsewhere=chosen.connection is not None)
     runner.need_writable(output)
     keep.clean(output)
     runner.clean_sockets()
@@ -126,7 +126,7 @@ def job(chosen, paths: list[Path], given: dict[str, dict], output: Path) -> int:
     failures = {}
     try:
         with tqdm(total=len(missing), unit="run", disable=not missing) as bar:
-            for task, error in cluster.execute(missing, output, chosen.jobs, connection, chosen.force):
+            for task, error in cluster.execute(missing, output, chosen.jobs, chosen.connection, chosen.force):
                 if error:
                     failures[task.run] = (task, error)
                 bar.update()
