@@ -12,7 +12,7 @@ from pathlib import Path
 import environment
 from environment import Refused
 
-ANSWER_WITHIN = 5  # seconds in which a scheduler has to answer
+ANSWER_WITHIN = 4  # seconds in which a scheduler has to answer
 
 
 class Connection:
@@ -63,22 +63,23 @@ _TOO_MANY_THREADS = ("the cluster's workers run several tasks at once in one pro
                      "SLURMCluster cores=N, processes=N)")
 
 
-def execute(missing: list, output: Path, jobs: int, connection: Connection | None, force: bool = False):
-    """Run tasks; yields (task, error) as they end, error "" where it ran."""
+def execute(missing: list, output: Path, jobs: int, client=None, force: bool = False):
+    """Run tasks, on the cluster of a ``client`` or here; yields (task, error) as they end, error "" where it ran."""
     if not missing:
         return
     caller, threads = os.getcwd(), max(1, environment.cores() // jobs)
-    if connection is None and jobs == 1:
+    if client is None and jobs == 1:
         import keep
         for task in missing:
             yield task, keep.execute_one(task, output, threads, caller, force)
         return
     import distributed
     with contextlib.ExitStack() as stack:
-        if connection is None:
+        if client is None:
             client = stack.enter_context(_here(min(jobs, len(missing))))
         else:
-            client, threads = stack.enter_context(connection.client()), None
+            threads = None  # each worker's own affair
+            stack.enter_context(client)
         waiting = {client.submit(_on_worker, str(environment.ROOT / "ci"), task.__dict__, str(output), threads, caller,
                                  force, key=f"{task.notebook}-{task.run}-{uuid.uuid4().hex[:6]}", pure=False): task
                    for task in missing}

@@ -31,8 +31,8 @@ def collect(wanted, failures, output: Path) -> tuple[Path, Path, Path]:
     """
     import pandas
 
-    from smpcore import _records, results
-    frame = results.load(output)
+    from smpcore import _records, _table
+    frame = _table.load(output)
     meanings, kinds = frame.attrs["meanings"], frame.attrs["kinds"]
     columns = pandas.DataFrame([(name, kinds[name], meanings[name]) for name in frame.columns],
                                columns=["column", "kind", "meaning"])

@@ -123,10 +123,11 @@ def job(chosen, paths: list[Path], given: dict[str, dict], output: Path) -> int:
     missing = [task for task in wanted if chosen.force or not keep.finished(task, output)]
     if len(missing) < len(wanted):
         print(f"{len(wanted) - len(missing)} of {len(wanted)} runs are there already (--force runs them again)")
+    client = chosen.connection.client() if chosen.connection and missing else None
     failures = {}
     try:
         with tqdm(total=len(missing), unit="run", disable=not missing) as bar:
-            for task, error in cluster.execute(missing, output, chosen.jobs, chosen.connection, chosen.force):
+            for task, error in cluster.execute(missing, output, chosen.jobs, client, chosen.force):
                 if error:
                     failures[task.run] = (task, error)
                 bar.update()
