@@ -2,7 +2,7 @@
 """The main job: make the environment, execute the notebooks, write a page of what came out.
 
     python3 ci/run.py                             every notebook, on its defaults
-    python3 ci/run.py 01 -p samples 4001          notebooks by the start of their name, with a parameter
+    python3 ci/run.py 02 -p samples 8001          notebooks by the start of their name, with a parameter
     python3 ci/run.py --file notebooks/parameters/full.yaml
     python3 ci/run.py 02 --sweep seed=0:5 --jobs 2
     python3 ci/run.py --list                      notebooks, their parameters, defaults and help
@@ -37,7 +37,7 @@ def arguments(given):
                         help="a folder of notebooks of your own, instead of the project's")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at once (default: 1)")
     parser.add_argument("--sweep", nargs="+", action="extend", default=[], metavar="NAME=VALUES",
-                        help="run the product of these, such as seed=0:5 length_scale=0.25,0.5; resumes what is "
+                        help="run the product of these, such as seed=0:5 length_scale=0.5,1; resumes what is "
                              "there (into runs/sweep, or --output)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster for a sweep, tcp://HOST:PORT")
     parser.add_argument("--force", action="store_true", help="run a sweep's finished runs again")

@@ -4,6 +4,8 @@ import argparse
 import errno
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ import index  # noqa: E402
 import job  # noqa: E402
 import run as command  # noqa: E402
 import runner  # noqa: E402
+import sweep  # noqa: E402
 
 
 @pytest.fixture
@@ -192,3 +195,27 @@ def test_the_environment_is_as_it_was_after_a_run(notebooks, tmp_path):
     assert dict(os.environ) == before
 
 
+README = (CI.parent / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^python3 ci/run\.py(.*?)(?:\s{2,}.*)?$", README, re.M)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_commands_of_the_readme_would_run(line, tmp_path, monkeypatch):
+    """Their notebooks, parameters and axes exist and have those types."""
+    monkeypatch.chdir(CI.parent)
+    monkeypatch.setattr(runner, "execute", lambda paths, *more: started.extend(paths) or [])
+    monkeypatch.setattr(sweep, "job", lambda chosen, paths, given, output: started.extend(
+        sweep.tasks(paths, given, chosen.sweep)))
+    monkeypatch.setattr(index, "write", lambda *given: tmp_path)
+    monkeypatch.setattr(index, "listing", lambda paths: started.extend(paths))
+    started = []
+    asked = command.arguments(shlex.split(line, comments=True))
+    if not asked.lab:
+        asked.output = str(tmp_path)
+        job.job(asked)
+        assert started
+
+
+def test_the_readme_has_commands():
+    assert len(COMMANDS) > 5
+    assert any("--sweep" in line for line in COMMANDS)
