@@ -1,24 +1,34 @@
 """The project's own environment: `.venv` in its root, made from requirements.txt and kept up to date.
 
-Standard library only: this runs before anything is installed.
+Standard library only, for this runs before anything is installed; and no syntax newer than Python 3.6, for an old
+Python has to come as far as the sentence that refuses it.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
+_UNREACHABLE = ("NewConnectionError", "Temporary failure in name resolution", "Max retries exceeded",
+                "Network is unreachable", "ConnectTimeout", "ProxyError")
+
+
+class Refused(Exception):
+    """What was asked for cannot be run; nothing was started."""
 
 
 class SetupError(Exception):
     """The environment cannot be made; the message says why and what would do."""
 
 
-def need_python(version=sys.version_info) -> None:
+def need_python(version=None):
     """Refuse a Python that is too old.
 
     Raises
@@ -26,78 +36,210 @@ def need_python(version=sys.version_info) -> None:
     SetupError
         With the version that was found and the oldest that works.
     """
-    if tuple(version[:2]) < OLDEST:
-        raise SetupError(f"Python {version[0]}.{version[1]} is too old: run this with Python "
-                         f"{OLDEST[0]}.{OLDEST[1]} or later")
+    found = sys.version_info if version is None else version
+    if tuple(found[:2]) < OLDEST:
+        raise SetupError(f"Python {found[0]}.{found[1]} is too old: run this with Python {OLDEST[0]}.{OLDEST[1]} or "
+                         "later")
 
 
-def interpreter(root: Path = ROOT) -> Path:
+def is_too_old():
+    """Whether this Python is too old, which is then said."""
+    try:
+        need_python()
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return True
+    return False
+
+
+def go_on(script, given, here):
+    """Go on in the project's environment, or return where that is the case already.
+
+    The process itself becomes the environment's Python where the system can do that: Ctrl-C, and whatever ends this
+    process, then reaches the one that works.
+
+    Parameters
+    ----------
+    script
+        The path of the script to go on with; it is given ``--here``.
+    given
+        Its other arguments.
+    here
+        Whether it was told to stay with the interpreter that runs it.
+
+    Returns
+    -------
+    int or None
+        The number to exit with, or None: go on here.
+    """
+    if here:
+        return None
+    try:
+        python = ensure()
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted while the environment was made: the next start makes it again.", file=sys.stderr)
+        return 130
+    return become([str(python), str(Path(script).resolve()), "--here", *list(given)])
+
+
+def become(command):
+    """Run a command in this process's place; where there is no such thing, as its child, and give its exit."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.name == "posix":
+        os.execv(command[0], command)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child answers Ctrl-C, and is waited for
+    return subprocess.call(command)
+
+
+def interpreter(root=ROOT):
     """The environment's Python, which may not be there yet."""
     windows = os.name == "nt"
     return root / ".venv" / ("Scripts" if windows else "bin") / ("python.exe" if windows else "python")
 
 
-def fingerprint(root: Path = ROOT) -> str:
-    """What the environment is made from; it is made again where this changes."""
-    digest = hashlib.sha256(f"{sys.version_info[:2]}".encode())
+def made_from(root=ROOT):
+    """What the environment is made from, line by line; it is made again, or brought up to date, where one changes."""
+    digest = hashlib.sha256()
     for name in ("requirements.txt", "pyproject.toml"):
         digest.update((root / name).read_bytes())
-    return digest.hexdigest()
+    return [f"Python {sys.version_info[0]}.{sys.version_info[1]}", str(root.resolve()), digest.hexdigest()]
 
 
-def ensure(root: Path = ROOT, say=print) -> Path:
+def ensure(root=ROOT, say=print):
     """Make `.venv` where it is missing, half-made or out of date, and give its Python.
 
     Raises
     ------
     SetupError
-        Without `ensurepip`, without a network, or where an installation fails.
+        Without `ensurepip`, without a network, where an installation fails, where `.venv` is a link or a file, or where
+        the project's folder cannot be written.
     """
     need_python()
-    stamp, wanted, python = root / ".venv" / "made-from", fingerprint(root), interpreter(root)
-    if python.exists() and stamp.is_file() and stamp.read_text().strip() == wanted:
-        return python
-    if not stamp.is_file() or not python.exists():
-        # No stamp: its making was cut short, so nothing in it can be trusted.
-        if (root / ".venv").exists():
-            say("The environment in .venv is half-made: making it again.")
-            shutil.rmtree(root / ".venv")
+    if _is_ready(root):
+        return interpreter(root)
+    try:
+        with _alone(root, say):
+            if not _is_ready(root):  # another start may have made it meanwhile
+                _bring_up_to_date(root, say)
+    except OSError as error:
+        raise SetupError(f"the environment cannot be made in {root}: {error}") from error
+    return interpreter(root)
+
+
+def _stamp(root):
+    """The lines that a finished installation left; none before that."""
+    try:
+        return (root / ".venv" / "made-from").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+
+
+def _is_ready(root):
+    return interpreter(root).exists() and _stamp(root) == made_from(root)
+
+
+def _bring_up_to_date(root, say):
+    place, found, wanted = root / ".venv", _stamp(root), made_from(root)
+    if place.is_symlink() or place.is_file():
+        kind = "link" if place.is_symlink() else "file"
+        raise SetupError(f"{place} is a {kind}, not an environment that this command made: remove it, or add --here "
+                         "to use the interpreter that runs this")
+    if found[:2] == wanted[:2] and interpreter(root).exists():
+        say("requirements.txt or pyproject.toml changed: bringing .venv up to date …")
+        (place / "made-from").unlink()
+    else:
+        if place.exists():
+            say(_why_again(found, wanted))
+            shutil.rmtree(str(place))
         say("Making the environment in .venv (once; some minutes, mostly to download torch) …")
         make(root)
-    else:
-        say("requirements.txt or pyproject.toml changed: bringing .venv up to date …")
-        stamp.unlink()
-    install(root, python)
-    stamp.write_text(wanted + "\n")
-    return python
+    install(root, interpreter(root))
+    (place / "made-from").write_text("\n".join(wanted) + "\n", encoding="utf-8")
 
 
-def make(root: Path) -> None:
+def _why_again(found, wanted):
+    # No stamp: its making was cut short, so nothing in it can be trusted.
+    if len(found) != len(wanted):
+        return "The environment in .venv is half-made: making it again."
+    if found[0] != wanted[0]:
+        return f"The environment in .venv is one of {found[0]}, and this is {wanted[0]}: making it again."
+    if found[1] != wanted[1]:
+        return f"The environment in .venv was made in {found[1]}, whose code it would run: making it again."
+    return "The environment in .venv has no Python: making it again."
+
+
+@contextlib.contextmanager
+def _alone(root, say):
+    """One start at a time makes the environment; the others wait. The system lets go when a process ends."""
+    folder = root / "runs"  # which git ignores, and which outlives .venv
+    folder.mkdir(exist_ok=True)
+    with (folder / ".environment.lock").open("a+") as file:
+        if not _locked(file):
+            say("Another start is making the environment in .venv: waiting for it …")
+            while not _locked(file):
+                time.sleep(0.5)
+        yield
+
+
+def _locked(file):
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+        try:
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def make(root):
     """An empty environment with pip in it."""
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
     except ImportError as error:
-        raise SetupError(f"this Python has no {error.name}, which makes environments: install it "
-                         "(on Debian and Ubuntu: apt install python3-venv), or install requirements.txt in an "
-                         "environment of your own and add --here") from error
-    made = subprocess.run([sys.executable, "-m", "venv", str(root / ".venv")], capture_output=True, text=True)
+        raise SetupError(f"this Python has no {error.name}, which makes environments: install it (on Debian and "
+                         "Ubuntu: apt install python3-venv), or install requirements.txt in an environment of your "
+                         "own and add --here") from error
+    made = subprocess.run([sys.executable, "-m", "venv", str(root / ".venv")],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if made.returncode:
-        raise SetupError(f"the environment could not be made: {(made.stderr or made.stdout).strip()}")
+        raise SetupError("the environment could not be made: " + made.stdout.strip())
 
 
-def install(root: Path, python: Path) -> None:
-    """requirements.txt into the environment."""
-    done = subprocess.run(
-        [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet",
-         "-r", "requirements.txt"],
-        cwd=root, capture_output=True, text=True)
+def install(root, python):
+    """requirements.txt into the environment; what pip says of its progress goes to the terminal."""
+    done = subprocess.run([str(python), "-m", "pip", "install", "--disable-pip-version-check",
+                           "-r", "requirements.txt"],
+                          cwd=str(root), stdout=2, stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        why = (done.stderr or done.stdout).strip()
-        network = any(sign in why for sign in ("NewConnectionError", "Temporary failure in name resolution",
-                                               "Max retries exceeded", "Network is unreachable",
-                                               "ConnectTimeout", "ProxyError"))
-        advice = ("pip cannot reach the package index: connect to the network, or install requirements.txt in "
-                  "an environment of your own and add --here" if network else
+        why = done.stderr.strip()
+        advice = ("pip cannot reach the package index: connect to the network, or install requirements.txt in an "
+                  "environment of your own and add --here" if any(sign in why for sign in _UNREACHABLE) else
                   "see the lines above; `pip install -r requirements.txt` by hand shows the whole")
-        raise SetupError("\n".join([*why.splitlines()[-6:], f"The installation failed: {advice}"]))
+        raise SetupError("\n".join([*why.splitlines()[-6:], "The installation failed: " + advice]))
+
+
+def cores():
+    """How many cores this process may use: of those that the machine has, what an affinity and a cgroup leave it."""
+    try:
+        found = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        found = os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        found = min(found, -(-int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file, or "max"
+        pass
+    return max(1, found)

@@ -1,17 +1,19 @@
-"""The README's picture, from the notebook that it shows: ``.venv/bin/python ci/figure.py``.
+"""The README's pictures: ``.venv/bin/python ci/figure.py``, and ``ci/figure.py runs/sweep`` after its sweep.
 
-Takes the main figure out of the committed notebook 00 and stores it with a palette of 128 colours, which keeps
-it under 100 kB.
+The first takes the main figure out of the committed notebook 00 and stores it with a palette of 128 colours, which
+keeps it under 100 kB. The second draws the table of the README's sweep of notebook 02.
 """
 
 import base64
 import io
 import json
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "00_start_here.ipynb"
 FIGURE = ROOT / "notebooks" / "figures" / "start_here.png"
+SWEEP = ROOT / "notebooks" / "figures" / "sweep.png"
 
 
 def main_figure(notebook: Path) -> bytes:
@@ -32,14 +34,52 @@ def main_figure(notebook: Path) -> bytes:
 
 def write(notebook: Path = NOTEBOOK, figure: Path = FIGURE) -> Path:
     """Store the main figure of ``notebook`` as ``figure``."""
+    return _small(main_figure(notebook), figure)
+
+
+def write_sweep(folder: Path, figure: Path = SWEEP) -> Path:
+    """Draw the sweep of notebook 02 over ``length_scale``: each seed's measurement, and the prediction.
+
+    Raises
+    ------
+    ValueError
+        For a folder that has no such sweep.
+    """
+    import matplotlib.pyplot as plt
+
+    from smpcore import plotting, results
+
+    runs = results.load(folder)
+    runs = runs[runs["notebook"] == "02_relu"]
+    if runs.empty or runs["length_scale"].nunique() < 2:
+        raise ValueError(f"{folder} has no sweep of notebook 02 over length_scale: the README has the command")
+    with plt.rc_context():
+        plotting.use_style()
+        picture, axis = plt.subplots(figsize=(7, 3.6))
+        for seed, (_, mine) in enumerate(runs.groupby("seed")):
+            mine = mine.sort_values("length_scale")
+            axis.errorbar(mine["length_scale"], mine["smp_measured"], mine["smp_measured_se"], fmt="o", capsize=3,
+                          color=plotting.COLORS["measured"], label=None if seed else "measured, ± 1 standard error")
+        expected = runs.groupby("length_scale")["smp_predicted"].mean()
+        axis.plot(expected.index, expected, color=plotting.COLORS["predicted"], label="predicted", zorder=0)
+        axis.set(xlabel="length_scale, in units of t", ylabel="SMP, in slopes", ylim=(0, None),
+                 title=f"{len(runs)} runs of notebook 02")
+        axis.legend()
+        buffer = io.BytesIO()
+        picture.savefig(buffer, dpi=100)
+        plt.close(picture)
+    return _small(buffer.getvalue(), figure)
+
+
+def _small(png: bytes, figure: Path) -> Path:
     from PIL import Image
 
-    picture = Image.open(io.BytesIO(main_figure(notebook))).convert("RGB")
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
     figure.parent.mkdir(parents=True, exist_ok=True)
     picture.quantize(128, dither=Image.Dither.NONE).save(figure, optimize=True)
     return figure
 
 
 if __name__ == "__main__":
-    path = write()
+    path = write_sweep(Path(sys.argv[1])) if len(sys.argv) > 1 else write()
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")

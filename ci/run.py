@@ -2,7 +2,7 @@
 """The main job: make the environment, execute the notebooks, write a page of what came out.
 
     python3 ci/run.py                             every notebook, on its defaults
-    python3 ci/run.py 01 -p samples 4001          notebooks by the start of their name, with a parameter
+    python3 ci/run.py 02 -p samples 8001          notebooks by the start of their name, with a parameter
     python3 ci/run.py --file notebooks/parameters/full.yaml
     python3 ci/run.py 02 --sweep seed=0:5 --jobs 2
     python3 ci/run.py --list                      notebooks, their parameters, defaults and help
@@ -11,7 +11,7 @@
 
 import argparse
 import os
-import subprocess
+import signal
 import sys
 from pathlib import Path
 
@@ -20,14 +20,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import environment
 
 
-def arguments(given=None):
+def arguments(given):
+    """The command line, read."""
     parser = argparse.ArgumentParser(
         prog="ci/run.py", description="Execute the notebooks headlessly and write runs/index.html.",
         formatter_class=argparse.RawDescriptionHelpFormatter, epilog=__doc__.split("\n\n", 1)[1])
     parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK",
                         help="the start of a notebook's name, such as 01; all of them by default")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                        help="a parameter, which every chosen notebook must have; VALUE is read as YAML")
+                        help="a parameter, which every chosen notebook must have; VALUE is read as YAML, or as it "
+                             "stands where the parameter is a word")
     parser.add_argument("--file", metavar="YAML",
                         help="parameters from a file whose top keys are a notebook's number, or 'all'")
     parser.add_argument("--output", metavar="DIR", help="where the runs go (default: runs/ of the project)")
@@ -35,7 +37,7 @@ def arguments(given=None):
                         help="a folder of notebooks of your own, instead of the project's")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at once (default: 1)")
     parser.add_argument("--sweep", nargs="+", action="extend", default=[], metavar="NAME=VALUES",
-                        help="run the product of these, such as seed=0:5 length_scale=0.25,0.5; resumes what is "
+                        help="run the product of these, such as seed=0:5 length_scale=0.5,1; resumes what is "
                              "there (into runs/sweep, or --output)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster for a sweep, tcp://HOST:PORT")
     parser.add_argument("--force", action="store_true", help="run a sweep's finished runs again")
@@ -48,38 +50,31 @@ def arguments(given=None):
         parser.error(f"--jobs {chosen.jobs}: at least one notebook has to run at a time")
     if (chosen.scheduler or chosen.force) and not chosen.sweep:
         parser.error("--scheduler and --force go with --sweep")
+    chosen.connection = None
     return chosen
 
 
-def main(given=None) -> int:
+def main(given=None):
     """Run the job; the exit code is 0 only where every notebook ran."""
-    chosen = arguments(given)
-    if not chosen.here:
-        try:
-            python = environment.ensure()
-        except environment.SetupError as error:
-            print(error, file=sys.stderr)
-            return 2
-        command = [str(python), str(Path(__file__).resolve()), "--here", *(sys.argv[1:] if given is None else given)]
-        try:
-            return subprocess.call(command)
-        except KeyboardInterrupt:
-            return 130
-    if chosen.lab:
-        return subprocess.call([sys.executable, "-m", "jupyter", "lab", str(environment.ROOT / "notebooks")])
-    os.environ.setdefault("PYTHONIOENCODING", "utf-8")
-    import job
-    import runner
-    if chosen.source:
-        runner.NOTEBOOKS = Path(chosen.source).resolve()
-    try:
-        return job.job(chosen)
-    except runner.Refused as error:
-        print(error, file=sys.stderr)
+    given = sys.argv[1:] if given is None else list(given)
+    if environment.is_too_old():  # before the command line is read: an old Python's argparse knows less
         return 2
+    chosen = arguments(given)
+    code = environment.go_on(__file__, given, chosen.here)
+    if code is not None:
+        return code
+    if chosen.lab:
+        return environment.become([sys.executable, "-m", "jupyter", "lab", str(environment.ROOT / "notebooks")])
+    os.environ.setdefault("PYTHONIOENCODING", "utf-8")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end is an interruption too
+    try:
+        if chosen.scheduler:
+            import cluster
+            chosen.connection = cluster.Connection(chosen.scheduler)  # sought while the rest is imported
+        import job
     except KeyboardInterrupt:
-        print("\nInterrupted: finished runs are kept.", file=sys.stderr)
         return 130
+    return job.main(chosen)
 
 
 if __name__ == "__main__":

@@ -1,30 +1,30 @@
 """Executes notebooks with papermill and keeps what came out of each run; needs the environment."""
 
-import ast
-import concurrent.futures
-import html
+import contextlib
 import json
+import multiprocessing
 import os
+import re
 import shutil
+import signal
 import tempfile
 import time
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait
 from pathlib import Path
 
-import nbformat
+import environment
 import papermill
-import yaml
-from environment import ROOT
+import psutil
+from environment import Refused
+from given import names_code
 from tqdm import tqdm
 from traitlets.config import Config
 
-NOTEBOOKS = ROOT / "notebooks"
+NOTEBOOKS = environment.ROOT / "notebooks"
+ABOUT = "run.json"
 # A socket's address has room for 107 bytes.
 _LONGEST_SOCKET = 100
-
-
-class Refused(Exception):
-    """What was asked for cannot be run; nothing was started."""
 
 
 @dataclass
@@ -36,130 +36,168 @@ class Outcome:
     seconds: float
     error: str = ""
     record: dict = field(default_factory=dict)
+    cells: float = 0.0  # seconds that its cells took
 
     @property
     def notebook(self) -> Path:
         return self.folder / f"{self.name}.ipynb"
 
 
-def available() -> list[str]:
-    """Names of the notebooks, without their ending, in order."""
-    return sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+def available(source: Path) -> list[str]:
+    """Names of the notebooks in a folder, without their ending, in order.
+
+    Raises
+    ------
+    Refused
+        Where there is none.
+    """
+    names = sorted(path.stem for path in source.glob("[0-9][0-9]_*.ipynb"))
+    if not names:
+        raise Refused(f"there are no notebooks in {source}: their names begin with two digits, such as 01_topic.ipynb")
+    return names
 
 
-def choose(starts: list[str]) -> list[str]:
-    """The notebooks whose names begin so.
+def choose(names: list[str], starts: list[str]) -> list[str]:
+    """Those of the names that begin so.
 
     Raises
     ------
     Refused
         For a start that none has.
     """
-    names = available()
     for start in starts:
         if not any(name.startswith(start) for name in names):
             raise Refused(f"no notebook begins with {start!r}; there are: {', '.join(names)}")
     return [name for name in names if not starts or any(name.startswith(start) for start in starts)]
 
 
-def parameters_of(name: str) -> dict[str, dict]:
-    """A notebook's parameters: name -> {default, type, help}."""
-    found = papermill.inspect_notebook(str(NOTEBOOKS / f"{name}.ipynb"))
-    return {key: {"default": ast.literal_eval(entry["default"]), "type": entry["inferred_type_name"],
-                  "help": entry["help"]} for key, entry in found.items()}
-
-
-def check(name: str, given: dict, known: dict | None = None) -> dict:
-    """The parameters given to a notebook, refused where it has no such parameter or another type.
+def need_writable(folder: Path) -> None:
+    """Refuse an output folder that cannot be written.
 
     Raises
     ------
     Refused
-        By name, with the names that exist or the type that is wanted.
-    """
-    known = parameters_of(name) if known is None else known
-    checked = {}
-    for key, value in given.items():
-        if key not in known:
-            raise Refused(f"{name} has no parameter {key!r}; it has: {', '.join(known)}")
-        default = known[key]["default"]
-        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if default is not None and type(value) is not type(default):
-            raise Refused(f"{name}: parameter {key} = {value!r} is a {type(value).__name__}, but its default "
-                          f"{default!r} is a {type(default).__name__}")
-        checked[key] = value
-    return checked
-
-
-def from_file(path: Path, names: list[str]) -> dict[str, dict]:
-    """The parameters of each notebook in a YAML file whose top keys are numbers, or `all`.
-
-    Raises
-    ------
-    Refused
-        For a file that cannot be read, or a top key that is neither.
+        With the reason.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise Refused(f"{path} cannot be read as YAML: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(value, dict | None) for value in content.values()):
-        raise Refused(f"{path}: its top keys are a notebook's number or 'all', with parameters below each")
-    sections = {f"{key:02d}" if isinstance(key, int) else str(key): value or {} for key, value in content.items()}
-    numbers = {name[:2] for name in available()}
-    if unknown := set(sections) - numbers - {"all"}:
-        raise Refused(f"{path}: no notebook {', '.join(sorted(unknown))}; there are {', '.join(sorted(numbers))}")
-    return {name: {**sections.get("all", {}), **sections.get(name[:2], {})} for name in names}
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise Refused(f"the output folder {folder} cannot be written: {error.strerror or error}. "
+                      "Name another with --output") from error
 
 
-def execute(names: list[str], given: dict[str, dict], folder: Path, jobs: int) -> list[Outcome]:
-    """Every notebook, ``jobs`` at a time; a failing one does not stop the others."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    outcomes = {}
+def execute(paths: list[Path], given: dict[str, dict], folder: Path, jobs: int) -> list[Outcome]:
+    """Every notebook, ``jobs`` at a time; a failing one, or one whose process dies, does not stop the others."""
+    threads, caller = max(1, environment.cores() // jobs), os.getcwd()
     # One process for each: papermill changes its own process's folder, and a crash stays where it was.
-    with concurrent.futures.ProcessPoolExecutor(jobs, max_tasks_per_child=1,
-                                                mp_context=_spawn()) as pool:
-        waiting = {pool.submit(execute_one, name, given[name], str(folder / name), threads): name
-                   for name in names}
-        try:
-            for done in tqdm(concurrent.futures.as_completed(waiting), total=len(names), unit="notebook"):
-                name = waiting[done]
-                try:
-                    outcomes[name] = done.result()
-                except Exception as error:
-                    outcomes[name] = Outcome(name, folder / name, 0.0, f"{type(error).__name__}: {error}")
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [outcomes[name] for name in names]
-
-
-def execute_one(name: str, given: dict, folder: str, threads: int) -> Outcome:
-    """One notebook into its folder: the executed copy, and the JSON file of its numbers."""
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[variable] = str(threads)
-    os.environ["TQDM_DISABLE"] = "1"
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    given = {**given}
-    if not given.get("output_dir"):
-        given["output_dir"] = str(target)
-    begin, error = time.perf_counter(), ""
-    sockets = Path(tempfile.mkdtemp(prefix="kernel-"))
+    context = multiprocessing.get_context("spawn")
+    ahead, running, outcomes = list(paths), {}, {}
     try:
-        papermill.execute_notebook(str(NOTEBOOKS / f"{name}.ipynb"), str(target / f"{name}.ipynb"), given,
-                                   cwd=str(NOTEBOOKS), progress_bar=False, kernel_name="python3",
-                                   config=_transport(sockets))
+        with tqdm(total=len(paths), unit="notebook") as bar:
+            while ahead or running:
+                while ahead and len(running) < jobs:
+                    path = ahead.pop(0)
+                    answer, to_us = context.Pipe(duplex=False)
+                    process = context.Process(target=_in_process, args=(
+                        to_us, path, given[path.stem], folder / path.stem, threads, caller))
+                    process.start()
+                    to_us.close()  # so that the answer ends when the process does
+                    running[answer] = path.stem, process
+                for answer in wait(list(running)):
+                    name, process = running.pop(answer)
+                    outcomes[name] = _answered(answer, name, process, folder / name)
+                    bar.update()
+    finally:
+        for _, process in running.values():
+            process.terminate()
+    return [outcomes[path.stem] for path in paths]
+
+
+def _answered(answer, name: str, process, folder: Path) -> Outcome:
+    try:
+        return answer.recv()
+    except EOFError:
+        process.join()
+        code = process.exitcode
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        outcome = Outcome(name, folder, 0.0, f"its process ended with {how} before the notebook did: was it killed, "
+                          "or short of memory?")
+        with contextlib.suppress(OSError):  # said in any case
+            _tell(outcome)
+        return outcome
+    finally:
+        process.join()
+        answer.close()
+
+
+def _in_process(to_parent, path: Path, given: dict, folder: Path, threads: int, caller: str) -> None:
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C reaches the parent as well, which says so
+        try:
+            outcome = execute_one(path, given, folder, threads, caller)
+        except OSError as error:
+            outcome = Outcome(path.stem, folder, 0.0, f"its results could not be kept: {error.strerror or error}")
+        to_parent.send(outcome)
+
+
+def execute_one(path: Path, given: dict, folder: Path, threads: int, caller: str) -> Outcome:
+    """One notebook into a folder: the executed copy, the record of its numbers, and `run.json` about the run."""
+    from smpcore import _records
+    name, begin = path.stem, time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    given = {**given, "output_dir": given.get("output_dir") or str(folder)}
+    record = Path(given["output_dir"]) / f"{name}.json"
+    for stale in (record, folder / ABOUT):  # of an earlier run, whose numbers would pass for this one's
+        stale.unlink(missing_ok=True)
+    error, content = _papermill(path, given, folder / path.name, threads, caller), {}
+    if not error and record.is_file():
+        try:
+            content = _records.read_record(record)
+        except ValueError as why:
+            error = f"it wrote a record, {record.name}, that cannot be used: {why}"
+    outcome = Outcome(name, folder, time.perf_counter() - begin, error, content, _seconds_of_cells(folder / path.name))
+    _tell(outcome)
+    return outcome
+
+
+def _tell(outcome: Outcome) -> None:
+    about = {"seconds": round(outcome.seconds, 3), "error": outcome.error}
+    (outcome.folder / ABOUT).write_text(json.dumps(about) + "\n", encoding="utf-8")
+
+
+def _papermill(path: Path, given: dict, target: Path, threads: int, caller: str) -> str:
+    """Execute; the error in a sentence, or "" where it ran."""
+    settings = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    settings["TQDM_DISABLE"] = "1"
+    if names_code(given):
+        # A notebook runs in its own folder, but a module that is named is looked for where the caller is.
+        settings["PYTHONPATH"] = os.pathsep.join(filter(None, [caller, os.environ.get("PYTHONPATH")]))
+    before = {key: os.environ.get(key) for key in settings}
+    os.environ.update(settings)
+    sockets = Path(tempfile.mkdtemp(prefix=f"kernel-{os.getpid()}-"))
+    error = ""
+    try:
+        papermill.execute_notebook(str(path), str(target), given, cwd=str(path.parent), progress_bar=False,
+                                   kernel_name="python3", config=_transport(sockets))
     except papermill.PapermillExecutionError as failure:
         error = f"{failure.ename}: {failure.evalue}"
     except Exception as failure:
         error = f"{type(failure).__name__}: {failure}"
     finally:
-        shutil.rmtree(sockets, ignore_errors=True)
-    record = Path(given["output_dir"]) / f"{name}.json"
-    content = json.loads(record.read_text(encoding="utf-8")) if record.is_file() and not error else {}
-    return Outcome(name, target, time.perf_counter() - begin, error, content)
+        for key, value in before.items():
+            os.environ.pop(key) if value is None else os.environ.update({key: value})
+    # After an interruption the folder stays: the kernel may be looking for it. `clean_sockets` takes it away.
+    shutil.rmtree(sockets, ignore_errors=True)
+    return error
+
+
+def _seconds_of_cells(notebook: Path) -> float:
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError):
+        return 0.0
+    return sum(cell["metadata"].get("papermill", {}).get("duration") or 0.0 for cell in cells)
 
 
 def _transport(folder: Path) -> Config:
@@ -174,66 +212,9 @@ def _transport(folder: Path) -> Config:
     return Config({"KernelManager": {"transport": "ipc", "ip": str(name)}})
 
 
-def listing(names: list[str]) -> str:
-    """Notebooks with their parameters, defaults and help."""
-    lines = []
-    for name in names:
-        lines.append(f"{name}   {title_of(NOTEBOOKS / f'{name}.ipynb')}")
-        for key, entry in parameters_of(name).items():
-            lines.append(f"    {key}: {entry['type']} = {entry['default']!r}   {entry['help']}")
-    return "\n".join(lines)
-
-
-def title_of(path: Path) -> str:
-    """The first heading of a notebook."""
-    for cell in nbformat.read(path, 4).cells:
-        if cell.cell_type == "markdown":
-            return cell.source.lstrip().splitlines()[0].lstrip("# ").strip()
-    return path.stem
-
-
-def main_figure(path: Path) -> str:
-    """The PNG, in base64, of the cell tagged `main-figure`, else the first of the notebook, else ""."""
-    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-    cells.sort(key=lambda cell: "main-figure" not in cell.metadata.get("tags", []))
-    for cell in cells:
-        for output in cell.outputs:
-            if "image/png" in output.get("data", {}):
-                return output["data"]["image/png"].strip().replace("\n", "")
-    return ""
-
-
-def write_index(outcomes: list[Outcome], folder: Path) -> Path:
-    """`index.html`: one file, readable without a server."""
-    cards = []
-    for outcome in outcomes:
-        there = outcome.notebook.is_file()
-        figure = main_figure(outcome.notebook) if there else ""
-        title = title_of(outcome.notebook if there else NOTEBOOKS / f"{outcome.name}.ipynb")
-        link = outcome.notebook.relative_to(folder).as_posix()
-        rows = "".join(f"<tr><td>{html.escape(key)}</td><td>{value:.6g}</td></tr>"
-                       for key, value in outcome.record.get("results", {}).items() if value is not None)
-        cards.append(
-            f"<section><h2>{html.escape(title)}</h2><p class={'bad' if outcome.error else 'good'}>"
-            f"{html.escape('failed: ' + outcome.error if outcome.error else 'ran')}, {outcome.seconds:.0f} s · "
-            + (f"<a href='{html.escape(link)}'>{html.escape(outcome.name)}.ipynb</a></p>" if there else "</p>")
-            + (f"<img alt='main figure of {html.escape(title)}' src='data:image/png;base64,{figure}'>" if figure
-               else "")
-            + f"<table>{rows}</table></section>")
-    page = (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Executed notebooks</title><style>"
-        "body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-        "img{max-width:100%}td{padding:.1rem 1rem .1rem 0;border-bottom:1px solid #ddd}"
-        ".bad{color:#b00020}.good{color:#006b3c}</style><h1>Executed notebooks</h1>"
-        + "".join(cards) + "</html>\n")
-    path = folder / "index.html"
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
-    return path
-
-
-def _spawn():
-    import multiprocessing
-    return multiprocessing.get_context("spawn")
+def clean_sockets() -> None:
+    """Remove the sockets' folders of runs of this machine that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob("kernel-*-*"):
+        found = re.fullmatch(r"kernel-(\d+)-\w+", folder.name)
+        if found and not psutil.pid_exists(int(found[1])):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -17,9 +17,9 @@ import environment
 ROOT = environment.ROOT
 
 
-def stages() -> list[tuple[str, list[str]]]:
-    """What is run, in order; the tests come last, so that pytest's count closes the output."""
-    python, cores = sys.executable, str(os.cpu_count() or 1)
+def stages():
+    """What is run, in order, by its name; the tests come last, so that pytest's count closes the output."""
+    python, cores = sys.executable, str(environment.cores())
     nbval = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", "ci/sanitize.cfg",
              "--nbval-cell-timeout", "600"]
     return [
@@ -34,22 +34,26 @@ def stages() -> list[tuple[str, list[str]]]:
     ]
 
 
-def main() -> int:
+def main(given=None):
     """Run every stage, also after one failed; the exit code is 0 only where all passed."""
-    if "--here" not in sys.argv[1:]:
-        try:
-            python = environment.ensure()
-        except environment.SetupError as error:
-            print(error, file=sys.stderr)
-            return 2
-        return subprocess.call([str(python), str(Path(__file__).resolve()), "--here"])
+    given = sys.argv[1:] if given is None else list(given)
+    if environment.is_too_old():
+        return 2
+    code = environment.go_on(__file__, [], "--here" in given)
+    if code is not None:
+        return code
     # As many processes as cores, so one thread each.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     settings = {**os.environ, **threads, "TQDM_DISABLE": "1"}
     failed = []
     for name, command in stages():
         print(f"\n== {name}", flush=True)
-        if subprocess.call(command, cwd=ROOT, env=settings):
+        try:
+            code = subprocess.call(command, cwd=str(ROOT), env=settings)
+        except KeyboardInterrupt:
+            print(f"\nInterrupted in: {name}", file=sys.stderr)
+            return 130
+        if code:
             failed.append(name)
     for name in failed:
         print(f"FAILED: {name}", file=sys.stderr, flush=True)

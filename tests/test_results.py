@@ -1,4 +1,4 @@
-"""What a run leaves behind, and many runs read into one table."""
+"""What a run of a notebook leaves behind."""
 
 import json
 import os
@@ -94,29 +94,17 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         begin(tmp_path / "file").save({"smp": 1.0})
 
 
-def test_runs_read_into_one_table(tmp_path):
-    for seed in (0, 1):
-        begin(tmp_path / f"run-{seed}", seed=seed).save({"smp": 10.0 + seed, "smp_se": 0.5, "samples": 7})
-    # Neither of these is a finished run.
-    begin(tmp_path / "run-2-failed").save({"smp": 0.0})
-    begin(tmp_path / ".run-3").save({"smp": 0.0})
-    (tmp_path / "03_damaged.json").write_text("{")
-    (tmp_path / "04_other.json").write_text("[1]")
-    about = {"seconds": 2.5, "run": "abc", "meanings": {"samples": "n"}}
-    (tmp_path / "run-1" / "run.json").write_text(json.dumps(about))
-    frame = results.load(tmp_path)
-    assert frame["smp"].tolist() == [10.0, 11.0]
-    assert frame["seed"].tolist() == [0, 1]
-    # A result that is called like a parameter keeps apart from it.
-    assert frame["samples"].tolist() == [50, 50]
-    assert frame["result_samples"].tolist() == [7, 7]
-    assert frame["seconds"].tolist()[1] == 2.5
-    assert frame.attrs["kinds"]["smp"] == "result"
-    assert frame.attrs["kinds"]["samples"] == "parameter"
-    assert frame.attrs["meanings"]["smp_se"] == "standard error of smp"
-    assert len(results.load([tmp_path / "run-0", tmp_path / "run-1"])) == 2
+def test_meanings_of_results_are_kept(tmp_path):
+    path = begin(tmp_path).save({"smp": 1.0, "smp_se": 0.1}, meanings={"smp": "SMP of the answer, in 1/s"})
+    assert json.loads(path.read_text())["meanings"] == {"smp": "SMP of the answer, in 1/s"}
+    with pytest.raises(ValueError, match="meanings of spm, which are not among the results: smp, smp_se"):
+        begin(tmp_path).save({"smp": 1.0, "smp_se": 0.1}, meanings={"spm": "a slip of the pen"})
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere is not a folder: give the output folder of a run or a sweep"):
-        results.load(tmp_path / "nowhere")
+def test_others_may_read_what_is_written(tmp_path):
+    mask = os.umask(0o022)
+    try:
+        path = begin(tmp_path).save({"smp": 1.0})
+    finally:
+        os.umask(mask)
+    assert path.stat().st_mode & 0o777 == 0o644
