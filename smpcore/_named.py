@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from smpcore._model_checks import _MOST_OUTPUTS, checked_copy, home_of
 from smpcore.paths import line
 
 __all__ = ["check_fit", "load_model", "load_path"]
@@ -36,6 +37,9 @@ def load_model(name: str) -> torch.nn.Module:
     if isinstance(found, torch.nn.Module):
         return found
     made = _called("model", name, found)
+    if isinstance(made, type):
+        raise ValueError(f"model = {name!r}: it gives the class {made.__name__}, not a model: let it return "
+                         f"{made.__name__}(…), called")
     if not isinstance(made, torch.nn.Module):
         raise ValueError(f"model = {name!r}: it gives a {type(made).__name__}, not a torch.nn.Module")
     return made.eval()
@@ -64,6 +68,9 @@ def load_path(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
         raise ValueError(f"path = {name!r}: it is a {type(found).__name__}, not a function of time")
     if isinstance(found, type) or not _takes_times(found):
         found = _called("path", name, found)
+    if isinstance(found, type):
+        raise ValueError(f"path = {name!r}: it gives the class {found.__name__}, not a path: let it return "
+                         f"{found.__name__}(…), called")
     if _are_ends(found):
         return line(*found)
     if not callable(found):
@@ -71,31 +78,63 @@ def load_path(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
     return found
 
 
-def check_fit(model: torch.nn.Module, path: Callable, times: torch.Tensor) -> None:
-    """Try a model on one input of a path.
+def check_fit(model: torch.nn.Module, path: Callable, times: torch.Tensor, outputs: list[int] | None = None) -> None:
+    """Try a model on the two ends of a path, and the outputs that are to be measured.
+
+    Parameters
+    ----------
+    model, path
+        As `load_model` and `load_path` give them.
+    times
+        ``(P,)``; the first and the last are tried.
+    outputs
+        Indices of the outputs, an empty list for all; None where they are not to be checked.
 
     Raises
     ------
     ValueError
-        Where the path fails, or the model does not take what the path gives; the shape and the error are named.
+        Where the path fails or gives NaN; where the model is in training mode, does not take what the path gives
+        (the shape and the error are named) or does not return a tensor; for outputs that it does not have, that are
+        named twice, or that are too many.
     """
-    first = times[:1]
+    ends = times[[0, -1]]
     try:
         with torch.no_grad():
-            x = path(first)
+            x = path(ends)
     except Exception as error:
-        raise ValueError(f"path: it fails at t = {first.item():g}: {type(error).__name__}: {error}") from error
-    if not isinstance(x, torch.Tensor) or x.ndim < 1 or x.shape[0] != 1:
+        raise ValueError(f"path: it fails at t = {ends[0].item():g}: {type(error).__name__}: {error}") from error
+    if not isinstance(x, torch.Tensor) or x.ndim < 1 or x.shape[0] != 2:
         shape = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
-        raise ValueError(f"path: for times of shape (1,) it gives {shape}, not a tensor (1, *input_shape)")
-    kept = next((value.dtype for value in model.parameters() if value.is_floating_point()), x.dtype)
-    place = next((value.device for value in model.parameters()), x.device)
+        raise ValueError(f"path: for times of shape (2,) it gives {shape}, not a tensor (2, *input_shape)")
+    for t, one in zip(ends.tolist(), x, strict=True):
+        if not one.isfinite().all():
+            raise ValueError(f"path: its input at t = {t:g} holds NaN or infinity")
+    try:
+        measured = checked_copy(model, torch.float64)
+    except ValueError as error:
+        raise ValueError(f"model: {error}") from error
     try:
         with torch.no_grad():
-            model(x.to(device=place, dtype=kept))
+            found = measured(x.to(home_of(measured, times), torch.float64))
     except Exception as error:
         raise ValueError(f"model: it does not take the path's inputs of shape {tuple(x.shape)}: "
                          f"{type(error).__name__}: {error}") from error
+    if not isinstance(found, torch.Tensor):
+        raise ValueError(f"model: it returns a {type(found).__name__}, not a tensor: name a function that wraps it in "
+                         "a module which returns the tensor to be measured")
+    if outputs is not None:
+        _check_outputs(outputs, found.reshape(len(found), -1).shape[1])
+
+
+def _check_outputs(outputs: list[int], count: int) -> None:
+    if not outputs and count > _MOST_OUTPUTS:
+        raise ValueError(f"outputs = []: the model has {count} outputs, and each takes a backward pass: name at most "
+                         f"{_MOST_OUTPUTS} of them, as [0, 1]")
+    for index in outputs:
+        if not 0 <= index < count:
+            raise ValueError(f"outputs = {outputs}: the model has outputs 0 to {count - 1}")
+    if len(set(outputs)) < len(outputs):
+        raise ValueError(f"outputs = {outputs}: name each output once")
 
 
 def _imported(parameter: str, name: str):
@@ -108,7 +147,7 @@ def _imported(parameter: str, name: str):
         sys.path.append(folder)
     try:
         found = importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{parameter} = {name!r}: the module {module!r} cannot be imported "
                          f"({type(error).__name__}: {error})") from error
     for part in attribute.split("."):
@@ -123,7 +162,7 @@ def _called(parameter: str, name: str, function):
         raise ValueError(f"{parameter} = {name!r}: it is a {type(function).__name__}, not a function")
     try:
         return function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{parameter} = {name!r}: calling it without arguments fails "
                          f"({type(error).__name__}: {error})") from error
 

@@ -30,7 +30,7 @@ class CentredSoftplus(nn.Softplus):
 
 #: Activations by name; the two sharp softplus are the hard cases of forensics.
 ACTIVATIONS = {
-    "relu": nn.ReLU, "leaky relu": lambda: nn.LeakyReLU(0.1), "tanh": nn.Tanh, "gelu": nn.GELU,
+    "relu": nn.ReLU, "leaky relu": lambda: nn.LeakyReLU(0.1), "tanh": nn.Tanh, "gelu": nn.GELU, "elu": nn.ELU,
     "softplus": CentredSoftplus, "softplus 20": lambda: CentredSoftplus(20.0),
     "softplus 50": lambda: CentredSoftplus(50.0),
 }

@@ -30,6 +30,25 @@ def make_ends(): return a, b
 def too_wide(t): return torch.zeros(len(t), 4) + t[:, None]
 def flat(t): return t.sum()
 def failing(t): raise RuntimeError("no picture")
+def flat_end(t): return path(t) / (t[:, None] - 1)
+def one_only(t): return path(t)[:1]
+
+class Two(torch.nn.Module):
+    def forward(self, x): return x, x
+
+class OneAtATime(torch.nn.Module):
+    def forward(self, x):
+        if len(x) > 1: raise RuntimeError("one at a time")
+        return x
+
+def two(): return Two()
+def one_at_a_time(): return OneAtATime()
+def the_class(): return Two
+def many(): return torch.nn.Linear(3, 100)
+def quits():
+    import sys
+    sys.exit(3)
+training = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
 '''
 
 
@@ -51,8 +70,9 @@ def test_a_path_is_found_by_its_name(mine, tmp_path):
     assert models.load_path(f"{mine}:path")(t).shape == (4, 3)
     assert models.load_path(f"{mine}:make_path")(t).shape == (4, 3)
     assert torch.allclose(models.load_path(f"{mine}:make_ends")(t)[-1], torch.ones(3, dtype=torch.float64))
-    torch.save((torch.zeros(3), torch.ones(3)), tmp_path / "ends.pt")
-    assert torch.allclose(models.load_path("ends.pt")(t)[-1], torch.ones(3, dtype=torch.float64))
+    for kind in (torch.float32, torch.int64):
+        torch.save((torch.zeros(3, dtype=kind), torch.ones(3, dtype=kind)), tmp_path / "ends.pt")
+        assert torch.allclose(models.load_path("ends.pt")(t)[2], torch.full((3,), 2 / 3, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(("kind", "name", "says"), [
@@ -64,6 +84,10 @@ def test_a_path_is_found_by_its_name(mine, tmp_path):
     ("model", "{mine}:no_model", r"it gives a str, not a torch\.nn\.Module"),
     ("model", "{mine}:broken", r"calling it without arguments fails \(RuntimeError: out of ideas\)"),
     ("model", "{mine}:needs", "calling it without arguments fails"),
+    ("model", "{mine}:quits", r"calling it without arguments fails \(SystemExit: 3\)"),
+    ("model", "leaves_for_the_test:model", r"the module 'leaves_for_the_test' cannot be imported \(SystemExit: 1\)"),
+    ("model", "{mine}:the_class", r"it gives the class Two, not a model: let it return Two\(…\), called"),
+    ("path", "{mine}:the_class", r"it gives the class Two, not a path: let it return Two\(…\), called"),
     ("path", "path", r"path = 'path': write 'package.module:function' or a file of two tensors"),
     ("path", "{mine}:number", "it is a int, not a function of time"),
     ("path", "{mine}:no_model", "it gives a str, not a function of time"),
@@ -72,6 +96,7 @@ def test_a_path_is_found_by_its_name(mine, tmp_path):
     ("path", "unlike.pt", "the inputs differ in shape"),
 ])
 def test_what_a_bad_name_gets(mine, tmp_path, kind, name, says):
+    (tmp_path / "leaves_for_the_test.py").write_text("import sys; sys.exit(1)")
     torch.save([torch.zeros(3)] * 3, tmp_path / "three.pt")
     torch.save([torch.zeros(3), torch.zeros(4)], tmp_path / "unlike.pt")
     load = models.load_model if kind == "model" else models.load_path
@@ -79,15 +104,28 @@ def test_what_a_bad_name_gets(mine, tmp_path, kind, name, says):
         load(name.format(mine=mine) if isinstance(name, str) else name)
 
 
-@pytest.mark.parametrize(("path", "says"), [
-    ("too_wide", r"model: it does not take the path's inputs of shape \(1, 4\): RuntimeError"),
-    ("flat", r"path: for times of shape \(1,\) it gives \(\), not a tensor"),
-    ("failing", "path: it fails at t = 0: RuntimeError: no picture"),
+@pytest.mark.parametrize(("model", "path", "outputs", "says"), [
+    ("model", "too_wide", None, r"model: it does not take the path's inputs of shape \(2, 4\): RuntimeError"),
+    ("model", "flat", None, r"path: for times of shape \(2,\) it gives \(\), not a tensor"),
+    ("model", "one_only", None, r"path: for times of shape \(2,\) it gives \(1, 3\), not a tensor"),
+    ("model", "failing", None, "path: it fails at t = 0: RuntimeError: no picture"),
+    ("model", "flat_end", None, "path: its input at t = 1 holds NaN or infinity"),
+    ("training", "path", None, r"model: module 1 \(BatchNorm1d\) is in training mode.*call model.eval\(\) first"),
+    ("one_at_a_time", "path", None, "model: it does not take the path's inputs of shape .*one at a time"),
+    ("two", "path", None, "model: it returns a tuple, not a tensor: name a function that wraps it"),
+    ("many", "path", [], r"outputs = \[\]: the model has 100 outputs.*name at most 64 of them"),
+    ("model", "path", [2], r"outputs = \[2\]: the model has outputs 0 to 1"),
+    ("model", "path", [0, 0], r"outputs = \[0, 0\]: name each output once"),
 ])
-def test_a_model_and_a_path_that_do_not_fit(mine, path, says):
+def test_a_model_and_a_path_that_do_not_fit(mine, model, path, outputs, says):
     times = torch.linspace(0, 1, 5, dtype=torch.float64)
     with pytest.raises(ValueError, match=says):
-        models.check_fit(models.load_model(f"{mine}:model"), models.load_path(f"{mine}:{path}"), times)
+        models.check_fit(models.load_model(f"{mine}:{model}"), models.load_path(f"{mine}:{path}"), times, outputs)
+
+
+def test_a_model_and_a_path_that_fit(mine):
+    times = torch.linspace(0, 1, 5, dtype=torch.float64)
+    models.check_fit(models.load_model(f"{mine}:many"), models.load_path(f"{mine}:path"), times, [99, 3])
 
 
 def execute(output_dir, last=None, **parameters):
