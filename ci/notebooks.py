@@ -7,6 +7,7 @@
 
 import ast
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -103,6 +104,8 @@ def _parameters(cells, places) -> list[str]:
 def execute(path: Path) -> None:
     """Run a notebook on its defaults and write it back, without timings: the same bytes each time."""
     from nbclient import NotebookClient
+    # A slow machine would leave progress bars in what is committed.
+    os.environ["TQDM_DISABLE"] = "1"
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, record_timing=False, timeout=600,
                    resources={"metadata": {"path": str(path.parent)}}).execute()

@@ -107,11 +107,11 @@ class Attribution:
             rows = [n for n, layer in enumerate(self.layers) if layer.kind == kind]
             ax.barh(rows, [values[n] for n in rows], color=colour[kind], label=kind)
         for n, value in enumerate(values):
-            ax.annotate(f" {value:.3g}", (value, n), va="center", fontsize=11)
+            ax.annotate(f" {value:.3g}", (value, n), va="center")
         ax.set_yticks(range(len(self.layers)), [layer.name for layer in self.layers])
         ax.invert_yaxis()
         ax.margins(x=0.12)
-        ax.set_xlabel("SMP [output units per unit of t]")
+        ax.set_xlabel("SMP (output units per unit of t)")
         ax.set_title(f"total {float(self.total[output]):.4g}")
         if len(kinds) > 1:
             ax.legend()
