@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from smpcore._exact_line import LineKinks, slopes, transform_line
 
-__all__ = ["LineKinks", "Transfers", "draw_table", "finely_sampled_smp", "forward_pass", "in_turns", "peak_bytes",
+__all__ = ["LineKinks", "Transfers", "finely_sampled_smp", "forward_pass", "in_turns", "peak_bytes",
            "rms_error", "sampled_slopes", "samples_needed", "scipy_composition", "transform_line"]
 
 
@@ -95,22 +95,6 @@ def forward_pass(model: nn.Module, path: Callable[[Tensor], Tensor], times: Tens
     """The model's outputs ``(P, m)`` along a path, without slopes: what every other cost is a multiple of."""
     with torch.no_grad():
         return torch.cat([model(path(part)) for part in times.split(chunk)])
-
-
-def draw_table(axis, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table in a matplotlib axis, which shows nothing else; numbers with three figures."""
-    def text(value):
-        if isinstance(value, float):
-            return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-        return f"{value:,}" if isinstance(value, int) else str(value)
-
-    axis.axis("off")
-    table = axis.table([[text(value) for value in row] for row in rows], colLabels=columns, loc="center",
-                       cellLoc="right", edges="horizontal")
-    table.auto_set_font_size(False)
-    table.set_fontsize(11.5)
-    table.auto_set_column_width(range(len(columns)))
-    table.scale(1, 1.6)
 
 
 def scipy_composition(values: np.ndarray, spacing: float, window: int = 9, threshold: float = 5.0) -> np.ndarray:
