@@ -20,8 +20,8 @@ _BEFORE, _BEHIND = 0.31, 0.34
 _FINEST = 1e-6
 #: A rest that has come down to this part of the first was smooth.
 _SMOOTH = 5e-3
-#: Smallest rest, as a part of the steepest slope, that is not rounding.
-_ROUNDING = {torch.float64: 1e-7, torch.float32: 1e-2}
+#: Smallest rest, as a part of the steepest slope, that is worth a look, and above rounding.
+_LEAST = {torch.float64: 1e-4, torch.float32: 1e-2}
 
 
 def look_closer(run, parts: list, steepest: torch.Tensor, size: int) -> None:
@@ -38,20 +38,18 @@ def look_closer(run, parts: list, steepest: torch.Tensor, size: int) -> None:
     size
         Samples that fit at once.
     """
-    for kind in range(2):
-        worst = torch.stack([part.worst[kind][0] for part in parts]) / steepest.clamp_min(1e-300)
-        place = int(worst.argmax())
-        if float(worst.flatten()[place]) <= _ROUNDING.get(run.dtype, 1e-1):
-            continue
+    worst = torch.stack([part.worst[0] for part in parts]) / steepest.clamp_min(1e-300)
+    place = int(worst.argmax())
+    least = _LEAST.get(run.dtype, 1e-1)
+    if float(worst.flatten()[place]) > least:
         chunk, output = divmod(place, worst.shape[1])
-        rest, interval = (found[output] for found in parts[chunk].worst[kind])
-        if _corner(run, parts[chunk].start + int(interval), output, float(rest), min(max(size, 5), _SAMPLES),
-                   _ROUNDING.get(run.dtype, 1e-1) * float(steepest[output])):
-            return
+        rest, interval = (found[output] for found in parts[chunk].worst)
+        _warn_of_corner(run, parts[chunk].start + int(interval), output, float(rest), min(max(size, 5), _SAMPLES),
+                        least * float(steepest[output]))
 
 
-def _corner(run, interval: int, output: int, rest: float, samples: int, least: float) -> bool:
-    """Whether a corner is left that no unit accounts for; warned of."""
+def _warn_of_corner(run, interval: int, output: int, rest: float, samples: int, least: float) -> None:
+    """Warn where a corner is left, however finely the interval is sampled."""
     ends = run.times[0], run.times[-1]
     left, right = run.times[interval], run.times[interval + 1]
     rests, begun = [rest], right - left
@@ -67,18 +65,17 @@ def _corner(run, interval: int, output: int, rest: float, samples: int, least: f
             part = closer.part(0, samples, whole=False)
         except (ValueError, torch.OutOfMemoryError):
             # Nothing more can be said where a finer path fails: this is a second look, not the measurement.
-            return False
-        size, place = (found[output] for found in part.worst[0])
+            return
+        size, place = (found[output] for found in part.worst)
         left, right = times[int(place)], times[int(place) + 1]
         rests.append(float(size))
         if rests[-1] < max(_SMOOTH * rest, least):
-            return False
+            return
     # What lies at the path's own end has nothing beyond it to bend to.
     stays = len(rests) > 2 and rests[-1] > 0.5 * rests[-2] > 0.25 * rests[-3]
     if not stays or left == ends[0] or right == ends[1]:
-        return False
+        return
     warnings.warn(f"at t = {float(left):.9g} the slope of output {output} jumps by {rests[-1]:.3g}, and no unit that "
                   "is followed accounts for it, so that the total misses it: something else has a corner there "
                   "(a square root of a square, a number times its sign): write it with abs, relu or maximum, or "
                   "measure with smp from samples", stacklevel=4)
-    return True

@@ -13,12 +13,15 @@ from smpcore._model_checks import choose_outputs, explained, home_of
 from smpcore._scope import Scope, eagerly
 from smpcore._shares import joined, shares
 from smpcore._watch import Watch, mark_of
+from smpcore.paths import CirclePath, LinePath
 
 __all__ = ["SAME", "LayerTotals", "Measurement", "Part"]
 
-# Numbers kept for one chunk (about 64 MB of float64), and samples in it: more gain nothing on a CPU.
-_NUMBERS = {"cpu": 8_000_000, "cuda": 100_000_000}
-_LARGEST = {"cpu": 64, "cuda": 4096}
+# Numbers kept for one chunk: on a CPU about what its caches hold, but no fewer samples than fill its vector units as
+# long as they fit the memory meant for them (64 MB of float64).
+_NUMBERS = {"cpu": 2_500_000, "cuda": 100_000_000}
+_FEWEST, _MOST_NUMBERS = 64, 8_000_000
+_LARGEST = 4096
 # Samples of one path, computed in other batches, agree to this.
 SAME = {torch.float64: 1e-8, torch.float32: 1e-3}
 # Switches closer than this fraction of an interval are one: they come from the same difference.
@@ -34,10 +37,9 @@ class Part:
     values: Tensor
     slopes: Tensor
     layers: dict[str, "LayerTotals"] = field(default_factory=dict)
-    #: Of each output, how far the rest (the change of slope that no switch accounts for) stands out of its neighbours
-    #: where it does most, and in which interval, ``(m,)`` each: of all intervals, and of those whose own switches are
-    #: small beside it.
-    worst: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    #: Of each output, how far the rest (the change of slope that no switch accounts for) stands out of its neighbours'
+    #: by more than gains read beside kinks explain, where it does most, and in which interval: ``(m,)`` each.
+    worst: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass
@@ -69,7 +71,15 @@ class Measurement:
 
     def inputs(self, t: Tensor) -> Tensor:
         """The path's inputs at times t, where and as the model takes them."""
-        x = self.path(t)
+        return self._placed(self.path(t), t)
+
+    def _moving(self, t: Tensor) -> Tensor:
+        """The same with their slopes, which some paths know and others are asked for by forward-mode AD."""
+        if isinstance(self.path, LinePath | CirclePath):
+            return forward_ad.make_dual(self._placed(self.path(t), t), self._placed(self.path.slope(t), t))
+        return self._placed(self.path(forward_ad.make_dual(t, torch.ones_like(t))), t)
+
+    def _placed(self, x, t: Tensor) -> Tensor:
         if not isinstance(x, Tensor):
             raise TypeError(f"the path returns a {type(x).__name__}: it must return a torch tensor (P, *input_shape)")
         if x.ndim < 1 or x.shape[0] != len(t):
@@ -81,7 +91,7 @@ class Measurement:
 
     def forward(self, t: Tensor, observe, known: bool = False) -> tuple[Tensor, Tensor]:
         """Outputs and slopes ``(samples, m)`` at times t; call within a dual level."""
-        x = self.inputs(forward_ad.make_dual(t, torch.ones_like(t)))
+        x = self._moving(t)
         if forward_ad.unpack_dual(x).tangent is None:
             raise ValueError("the path carries no tangent: compute its inputs from t by differentiable torch "
                              "operations, without numpy, float(t), .item() or .detach()")
@@ -103,8 +113,9 @@ class Measurement:
     def chunk(self) -> int:
         kind = self.times.device.type
         per_sample = max(round(self.numbers), 1)
-        most = _LARGEST.get(kind, 64)
-        return max(2, min(most, _NUMBERS.get(kind, 4_000_000) // per_sample) + 1)
+        samples = _NUMBERS.get(kind, _NUMBERS["cpu"]) // per_sample
+        samples = max(samples, min(_FEWEST, _MOST_NUMBERS // per_sample))
+        return max(2, min(_LARGEST, samples) + 1)
 
     @staticmethod
     def rows(seen, value):
@@ -155,8 +166,6 @@ class Measurement:
     def _observed(self, name, seen, edge, value, where, samples, ends) -> LayerTotals:
         layout = self._layout(name, seen, value, samples)
         kinks, jumps = [], []
-        if layout is None:
-            return LayerTotals(seen.kind, value.numel(), [], [], edge, tuple(value.shape), Layout())
         if isinstance(seen, switches.Selection):
             pairs = [_opened(part) for part in seen.inputs]
             source = seen.source(*(x for x, _ in pairs)).detach()
@@ -196,15 +205,14 @@ class Measurement:
             interval, change = seen["events"]
             rest = rest.index_add(0, interval, -change.to(rest))
             own = own.index_add(0, interval, change.abs().to(rest))
-        apart = _standing_out(rest)
+        apart = (rest - _beside(rest)).abs() - 0.5 * (own + _beside(own))
         if "jumps" in seen:
             # Where the value jumps, the slope has no say.
             interval, change = seen["jumps"]
             torn = torch.zeros_like(rest).index_add(0, interval, change.abs().to(rest))
             steep = torch.maximum(part.slopes[1:].abs(), part.slopes[:-1].abs())
             apart = torch.where(torn > 1.01 * width.to(rest) * steep, 0.0, apart)
-        for size in (apart, apart - own):
-            part.worst.append(size.max(0))
+        part.worst = apart.max(0)
         for layer in part.layers.values():
             layer.switches = sum(len(event.unit) for event in layer.events + layer.jumps)
             # The graph and its buffers go with the chunk.
@@ -259,12 +267,11 @@ def _gains_at(layer: LayerTotals, events: Events, gain: Tensor | None, samples: 
     return rows[events.interval, events.unit], rows[events.interval + 1, events.unit]
 
 
-def _standing_out(rest: Tensor) -> Tensor:
-    """How far each interval's rest ``(samples - 1, m)`` is from the mean of its neighbours': curvature is not."""
+def _beside(rest: Tensor) -> Tensor:
+    """The mean of each interval's neighbours, ``(samples - 1, m)``."""
     if len(rest) == 1:
-        return rest.abs()
-    beside = torch.cat([rest[1:2], (rest[2:] + rest[:-2]) / 2, rest[-2:-1]])
-    return (rest - beside).abs()
+        return torch.zeros_like(rest)
+    return torch.cat([rest[1:2], (rest[2:] + rest[:-2]) / 2, rest[-2:-1]])
 
 
 def _opened(dual: Tensor) -> tuple[Tensor, Tensor]:

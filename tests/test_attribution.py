@@ -7,8 +7,11 @@ import torch
 from brute import brute_smp
 from cases import ALL, MODELS, TOGETHER
 from torch import nn
+from torch.autograd import forward_ad
 
 from smpcore import attribute, models, paths, trace_line
+from smpcore._events import _places
+from smpcore._layerwise import Measurement
 from smpcore.benchmarks import peak_bytes
 from smpcore.models import FACE_INPUT, REFERENCE_SMP
 
@@ -325,6 +328,37 @@ def test_memory_does_not_grow_with_the_samples(name):
     results = 8 * (samples - 129) * (1 + 4 * outputs)
     assert peaks[0] > 10_000
     assert peaks[1] < peaks[0] * 1.1 + results
+
+
+@pytest.mark.parametrize("path", [LINE, paths.line(LINE.start, LINE.end, length=0.7), paths.circle(6, seed=3),
+                                  paths.circle(6, seed=3, radius=0.1)])
+def test_a_path_that_knows_its_slope_measures_as_one_that_does_not(path):
+    times = TIMES * 0.7
+    dual = forward_ad.make_dual
+    with forward_ad.dual_level():
+        slope = forward_ad.unpack_dual(path(dual(times, torch.ones_like(times)))).tangent
+        torch.testing.assert_close(path.slope(times), slope, rtol=1e-13, atol=1e-15)
+    model, *_ = named("mlp").build(0)
+    known, asked = attribute(model, path, times), attribute(model, lambda t: path(t), times)
+    torch.testing.assert_close(known.slopes, asked.slopes, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(known.total, asked.total, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("size", [0, 7, 4095, 4096, 4101, 100_003])
+def test_switches_are_found_eight_at_a_time_as_one_by_one(size):
+    for part in (0.0, 0.01, 1.0):
+        found = torch.rand(size, generator=torch.Generator().manual_seed(size)) < part
+        assert torch.equal(_places(found), found.nonzero()[:, 0])
+
+
+def test_a_chunk_holds_as_many_samples_as_its_layers_are_small():
+    sizes = []
+    for width in (8, 1000, 40_000, 10_000_000):
+        run = Measurement(torch.relu, LINE, TIMES, None, torch.float64)
+        run.numbers = width
+        sizes.append(run.chunk())
+    assert sizes[0] > sizes[1] > sizes[2] == 65
+    assert sizes[3] == 2
 
 
 @pytest.mark.gpu

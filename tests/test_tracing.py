@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from smpcore import switches, trace_line
+from smpcore.benchmarks import peak_bytes, transform_line
 from smpcore.models import reference_cnn, reference_line
 
 ONE = {"dtype": torch.float64}
@@ -277,6 +278,42 @@ def test_more_pieces_than_fit_a_billionth_of_the_line_are_out_of_memory(monkeypa
     close = torch.arange(40, **ONE) * 1e-11
     with pytest.raises(MemoryError, match="more pieces than fit"):
         trace_line(lambda x: F.relu(x - close).sum(1, keepdim=True), torch.tensor([-1.0]), torch.tensor([1.0]))
+
+
+def test_kinks_of_a_plain_stack_are_those_of_another_algorithm():
+    """A trace that transforms the line layer by layer, written for stacks of layers alone."""
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(96, 24),
+                        nn.ReLU(), nn.Linear(24, 1)).double()
+    start, end = 3 * torch.randn(2, 2, 8, 8, **ONE)
+    trace, other = trace_line(net, start, end), transform_line(net, start, end)
+    jumps = trace.jumps[:, 0].abs() > 1e-9 * trace.jumps.abs().max()
+    theirs = other.jumps.abs() > 1e-9 * other.jumps.abs().max()
+    assert trace.certified
+    assert int(jumps.sum()) == int(theirs.sum()) > 100
+    torch.testing.assert_close(trace.times[jumps], other.times[theirs], rtol=0, atol=1e-10)
+    torch.testing.assert_close(trace.jumps[jumps, 0], other.jumps[theirs], rtol=0,
+                               atol=1e-8 * float(trace.jumps.abs().max()))
+
+
+def test_memory_grows_by_the_results_alone_and_stays_small_at_fifteen_thousand_kinks():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2048, 64), nn.ReLU(),
+        nn.Linear(64, 10)).double()
+    start, end = torch.randn(2, 3, 32, 32, **ONE)
+    peaks, kinks = [], []
+    for part in (0.04, 0.16):
+        found = []
+        peaks.append(peak_bytes(lambda part=part, found=found: found.append(
+            trace_line(net, start, start + part * (end - start)))))
+        kinks.append(len(found[0].times))
+    assert kinks[1] > 3 * kinks[0] > 900
+    # Times, and slopes and values of ten outputs, as found, joined, and differenced: a few copies of 21 numbers.
+    each = 8 * 21 * 6
+    assert peaks[1] < 1.1 * peaks[0] + each * (kinks[1] - kinks[0])
+    assert 1.1 * max(peaks) + each * 15_000 < 400e6
 
 
 def test_float32_is_measured_on_request():
