@@ -109,7 +109,11 @@ def made_from(root=ROOT):
     return [f"Python {sys.version_info[0]}.{sys.version_info[1]}", str(root.resolve()), digest.hexdigest()]
 
 
-def ensure(root=ROOT, say=print):
+def _say(sentence):
+    print(sentence, flush=True)  # before what pip says
+
+
+def ensure(root=ROOT, say=_say):
     """Make `.venv` where it is missing, half-made or out of date, and give its Python.
 
     Raises
