@@ -6,6 +6,7 @@ all before it is done. That may happen a fixed number of times in a chunk; it mu
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from smpcore import attribute, find_kinks, propagation, smp, trace_line
 from smpcore.benchmarks import Transfers
@@ -18,8 +19,53 @@ START, END = reference_line()
 def waits(work) -> int:
     with Transfers() as seen:
         work()
-    assert seen.moves == 0
     return seen.total
+
+
+MAKERS = {torch.tensor, torch.as_tensor, torch.zeros, torch.ones, torch.full, torch.empty, torch.eye, torch.arange,
+          torch.linspace, torch.rand, torch.randn, torch.randint}
+
+
+class HostMade(TorchFunctionMode):
+    """Counts tensors that are made without a device: beside a model on a GPU each is one on the host, to be moved."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        already = func is torch.as_tensor and isinstance(args[0], torch.Tensor)
+        self.count += func in MAKERS and kwargs.get("device") is None and not already
+        return func(*args, **kwargs)
+
+
+def made_on_the_host(work) -> int:
+    with HostMade() as seen:
+        work()
+    return seen.count
+
+
+def test_what_is_made_on_the_host_is_counted_without_a_gpu():
+    here = torch.ones(3)
+    assert made_on_the_host(lambda: torch.zeros(3) + torch.arange(3)) == 2
+    assert made_on_the_host(lambda: torch.zeros(3, device=here.device) + here.new_zeros(3) + torch.as_tensor(here)) == 0
+
+
+def test_attribution_makes_as_little_on_the_host_for_many_samples_as_for_few():
+    def making(samples, chunk):
+        times = torch.linspace(0, 1, samples, dtype=torch.float64)
+        return made_on_the_host(lambda: attribute(reference_cnn(), line(START, END), times, chunk=chunk))
+
+    assert making(65, 65) == making(17, 17)
+    # Not more than a number or two of each of five layers in every further chunk.
+    assert making(97, 17) - making(33, 17) <= 4 * 2 * 5
+
+
+def test_the_trace_makes_on_the_host_by_rounds_not_by_kinks():
+    few, many = (made_on_the_host(lambda part=part: trace_line(reference_cnn(), START, START + part * (END - START)))
+                 for part in (0.01, 0.1))
+    assert many <= 2 * few
 
 
 def attributing(model, samples, chunk):
@@ -89,6 +135,7 @@ def test_a_path_and_the_single_block_predictions_wait_for_nothing_that_grows():
     path = circle((1, 8, 8), seed=0)
     few, many = (torch.linspace(0, 6, samples, dtype=torch.float64) for samples in (3, 300))
     assert waits(lambda: path(many)) == waits(lambda: path(few)) == 0
+    assert made_on_the_host(lambda: path(many)) == made_on_the_host(lambda: path(few))
     small, large = (torch.rand(count, dtype=torch.float64) + 1 for count in (3, 300))
     assert waits(lambda: propagation.two_slope_smp(0 * large, large, large, 1.0)) == waits(
         lambda: propagation.two_slope_smp(0 * small, small, small, 1.0))
