@@ -50,20 +50,26 @@ def write_sweep(folder: Path, figure: Path = SWEEP) -> Path:
     from smpcore import plotting, results
 
     runs = results.load(folder)
-    runs = runs[runs["notebook"] == "02_relu"]
+    runs = runs if runs.empty else runs[runs["notebook"] == "02_relu"]
     if runs.empty or runs["length_scale"].nunique() < 2:
         raise ValueError(f"{folder} has no sweep of notebook 02 over length_scale: the README has the command")
     with plt.rc_context():
         plotting.use_style()
         picture, axis = plt.subplots(figsize=(7, 3.6))
-        for seed, (_, mine) in enumerate(runs.groupby("seed")):
-            mine = mine.sort_values("length_scale")
-            axis.errorbar(mine["length_scale"], mine["smp_measured"], mine["smp_measured_se"], fmt="o", capsize=3,
-                          color=plotting.COLORS["measured"], label=None if seed else "measured, ± 1 standard error")
+        seeds = list(runs.groupby("seed"))
+        for place, (_, mine) in enumerate(seeds):
+            beside = 1 + 0.02 * (place - (len(seeds) - 1) / 2)  # or the seeds would hide one another
+            axis.errorbar(mine["length_scale"] * beside, mine["smp_measured"], mine["smp_measured_se"], fmt="o", ms=4,
+                          capsize=2, lw=1, color=plotting.COLORS["measured"],
+                          label=None if place else f"measured, ± 1 standard error, {len(seeds)} seeds")
         expected = runs.groupby("length_scale")["smp_predicted"].mean()
-        axis.plot(expected.index, expected, color=plotting.COLORS["predicted"], label="predicted", zorder=0)
-        axis.set(xlabel="length_scale, in units of t", ylabel="SMP, in slopes", ylim=(0, None),
+        axis.loglog(expected.index, expected, color=plotting.COLORS["predicted"], label="predicted", zorder=0)
+        axis.set_xticks(expected.index, [f"{value:g}" for value in expected.index])
+        axis.set_xticks([], minor=True)
+        axis.set(xlabel="length scale of the input, in units of t", ylabel="SMP, in units of x/t",
                  title=f"{len(runs)} runs of notebook 02")
+        axis.set_yticks([2, 4, 8, 16, 32], ["2", "4", "8", "16", "32"])
+        axis.set_yticks([], minor=True)
         axis.legend()
         buffer = io.BytesIO()
         picture.savefig(buffer, dpi=100)
