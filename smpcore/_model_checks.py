@@ -136,9 +136,9 @@ def explained(watch):
             raise
         if "custom autograd.Function" in text:
             raise ValueError(
-                f"{watch.scope.path} runs a custom autograd function without a forward-mode derivative: give it a "
-                "static method jvp(ctx, *tangents); backward hooks and checkpoints are such functions too: remove the hooks, "
-                "and call checkpoint(…, use_reentrant=False)") from error
+                f"{watch.place.split(':')[0]} runs a custom autograd function without a forward-mode derivative: give "
+                "it a static method jvp(ctx, *tangents); backward hooks and checkpoints are such functions: remove "
+                "the hooks, and call checkpoint(…, use_reentrant=False)") from error
         raise ValueError(
             f"{watch.place} has no forward-mode derivative in torch ({text.splitlines()[0][:160]}): write it with "
             "operations that have one; for attention use torch.nn.attention.sdpa_kernel(SDPBackend.MATH), for an "
