@@ -1,6 +1,7 @@
 """What is asked of a model, a path and times before anything is measured, in sentences."""
 
 import copy
+from collections.abc import Iterable
 from contextlib import contextmanager
 
 import torch
@@ -30,13 +31,41 @@ def checked_copy(model, dtype: torch.dtype):
                                           | nn.RReLU):
             raise ValueError(f"module {path or 'model'} ({type(module).__name__}) is in training mode, so the output "
                              "is not a function of t: call model.eval() first")
+    _refuse_by_tensors(model)
     try:
-        model = copy.deepcopy(model)
+        model = _copied(model)
     except Exception as error:
         raise ValueError(f"the model cannot be copied ({error}); the measurement runs on a copy, so that yours is "
                          "never touched: make copy.deepcopy(model) work, by removing parametrisations for one"
                          ) from error
-    return model.to(dtype).requires_grad_(False)
+    # Not model.to(dtype), which would drop the imaginary part of complex numbers.
+    wider = torch.complex128 if dtype == torch.float64 else torch.complex64
+    model._apply(lambda part: part.to(wider if part.is_complex() else dtype)
+                 if part.is_complex() or part.is_floating_point() else part)
+    return model.requires_grad_(False)
+
+
+def _refuse_by_tensors(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.nn.quantized")):
+            raise ValueError(f"module {path or 'model'} is quantised: give the floating model that it was made from")
+    for name, part in [*model.named_parameters(), *model.named_buffers()]:
+        if part.is_meta:
+            raise ValueError(f"{name} is on the meta device and holds no numbers: load the model's weights first")
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A deep copy, also of a model whose weights are computed from others (weight norm, pruning).
+
+    Such a weight is no parameter and leads back to those it comes from, which `copy.deepcopy` refuses. Its numbers are
+    all that a measurement needs.
+    """
+    numbers = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                numbers[id(value)] = value.detach().clone()
+    return copy.deepcopy(model, numbers)
 
 
 def home_of(model, times: Tensor) -> torch.device:
@@ -75,12 +104,17 @@ def choose_outputs(found, outputs, samples: int) -> Tensor:
                          "be the inputs, one row for each")
     if not found.is_floating_point():
         raise TypeError(f"the output is of {found.dtype}: slopes need a floating tensor, such as the logits")
+    if found.numel() == 0:
+        raise ValueError(f"the output has shape {tuple(found.shape)}, which holds no numbers")
     found = found.reshape(samples, -1)
     if outputs is None or callable(outputs):
         if found.shape[1] > _MOST_OUTPUTS:
             raise ValueError(f"the model has {found.shape[1]} outputs, and each takes a backward pass: choose at most "
                              f"{_MOST_OUTPUTS} with outputs=[0, 1, …] or outputs=lambda result: …")
         return found
+    if not isinstance(outputs, int | Iterable):
+        raise TypeError(f"outputs = {outputs!r}: give whole numbers into the output flattened to (P, m), a function of "
+                        "what the model returns, or None for all")
     chosen = [outputs] if isinstance(outputs, int) else list(outputs)
     for index in chosen:
         if isinstance(index, bool) or not isinstance(index, int) or not -found.shape[1] <= index < found.shape[1]:
@@ -100,6 +134,11 @@ def explained(watch):
         text = str(error)
         if "forward AD" not in text and "forward-mode" not in text and "jvp" not in text:
             raise
+        if "custom autograd.Function" in text:
+            raise ValueError(
+                f"{watch.place.split(':')[0]} runs a custom autograd function without a forward-mode derivative: give "
+                "it a static method jvp(ctx, *tangents); backward hooks and checkpoints are such functions: remove "
+                "the hooks, and call checkpoint(…, use_reentrant=False)") from error
         raise ValueError(
             f"{watch.place} has no forward-mode derivative in torch ({text.splitlines()[0][:160]}): write it with "
             "operations that have one; for attention use torch.nn.attention.sdpa_kernel(SDPBackend.MATH), for an "

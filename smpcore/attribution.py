@@ -156,6 +156,10 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
     -----
     Units that switch on the same difference kink together: their jumps are added with their signs before the
     magnitude is taken, which is shared out over the layers in proportion to their own.
+
+    Slopes and gains are read at the samples beside a switch, so that a figure is exact where they are constant between
+    samples, and else off by a part of the order of the spacing. Where a gain vanishes at the kink itself, as in
+    ``relu(x)**2``, which has none, what is left is of that order: it halves with twice as many samples.
     """
     times = checked_times(times)
     if chunk != "auto" and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 2):

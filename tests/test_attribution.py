@@ -1,5 +1,6 @@
 """SMP layer by layer against exact figures, a count that knows no units, and itself."""
 
+import copy
 import math
 
 import pytest
@@ -8,6 +9,7 @@ from brute import brute_smp
 from cases import ALL, MODELS, TOGETHER
 from torch import nn
 from torch.autograd import forward_ad
+from torch.nn.utils import prune
 
 from smpcore import attribute, models, paths, trace_line
 from smpcore._events import _places
@@ -229,6 +231,22 @@ class Steep(torch.autograd.Function):
         return gradient / 0
 
 
+class Backward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+
+def _hooked():
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
+    model[1].register_full_backward_hook(lambda *_: None)
+    return model
+
+
 def _steep(x):
     return Steep.apply(torch.relu(x))
 
@@ -285,6 +303,15 @@ BAD = {
         ValueError, "grid_sampl.* no forward-mode derivative.*weighted sum"),
     "TorchScript": (lambda: torch.jit.trace(nn.ReLU(), torch.ones(1, 6)), LINE, TIMES, {}, ValueError, "TorchScript"),
     "runs on some inputs": (lambda: _sometimes, LINE, TIMES, {"chunk": 7}, ValueError, "ran on some inputs"),
+    "no numbers": (lambda: lambda x: x[:, :0], LINE, TIMES, {}, ValueError, "holds no numbers"),
+    "half an output": (_linear, LINE, TIMES, {"outputs": 1.5}, TypeError, "outputs = 1.5: give whole numbers"),
+    "on the meta device": (lambda: nn.Linear(6, 1, device="meta"), LINE, TIMES, {}, ValueError,
+                           "weight is on the meta device"),
+    "quantised": (lambda: nn.Sequential(torch.ao.nn.quantized.ReLU6()), LINE, TIMES, {}, ValueError,
+                  "module 0 is quantised"),
+    "a custom function without a derivative": (lambda: lambda x: Backward.apply(torch.relu(x)), LINE, TIMES, {},
+                                               ValueError, "model runs a custom autograd function without.*jvp"),
+    "a backward hook": (lambda: _hooked(), LINE, TIMES, {}, ValueError, "1 runs a custom.*remove the hooks"),
     "no copy": (lambda: _uncopied(), LINE, TIMES, {}, ValueError, "cannot be copied"),
 }
 
@@ -305,6 +332,49 @@ def test_bad_input_is_refused_in_a_sentence(name):
     make, path, times, options, kind, match = BAD[name]
     with pytest.raises(kind, match=match):
         attribute(make(), path, times, **options)
+
+
+def test_what_is_read_beside_a_kink_halves_with_the_spacing():
+    """Slopes of relu(x)**2 do not jump: what is left of its gain beside 0 is the error that the notes state."""
+    line = paths.line(torch.tensor([-1.03]), torch.tensor([0.97]))
+    coarse, fine = (float(attribute(lambda x: torch.relu(x) ** 2, line,
+                                    torch.linspace(0, 1, samples, dtype=torch.float64)).total)
+                    for samples in (51, 401))
+    assert 0 < fine < 4 * 2**2 / 400
+    assert fine < coarse / 2
+
+
+class Complex(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(6, 4, dtype=torch.complex64))
+
+    def forward(self, x):
+        return torch.relu((x.to(self.weight.dtype) @ self.weight).imag)
+
+
+def test_complex_parameters_keep_their_imaginary_part():
+    found = attribute(Complex(), LINE, TIMES)
+    weight = Complex().weight.detach().imag.double()
+    torch.testing.assert_close(found.total, attribute(lambda x: torch.relu(x @ weight), LINE, TIMES).total)
+    assert float(found.total.sum()) > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_weights_that_are_computed_from_others():
+    torch.manual_seed(0)
+    layer, pruned = nn.Linear(6, 8), nn.Linear(8, 1)
+    weight = layer.weight.detach().clone()
+    plain = nn.Sequential(copy.deepcopy(layer), nn.ReLU(), copy.deepcopy(pruned))
+    derived = nn.Sequential(nn.utils.weight_norm(layer), nn.ReLU(),
+                            prune.l1_unstructured(pruned, "weight", amount=1))
+    derived[2].weight.sum().backward()
+    derived(torch.ones(1, 6))
+    torch.testing.assert_close(derived[0].weight.detach(), weight)
+    with torch.no_grad():
+        plain[2].weight.copy_(derived[2].weight)
+    torch.testing.assert_close(attribute(derived, LINE, TIMES).total, attribute(plain, LINE, TIMES).total)
 
 
 def test_a_number_read_out_of_a_tensor_is_warned_of():
