@@ -7,6 +7,7 @@ paths, with noise, rounded to few bits, with fewer samples.
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import rankdata
 
 from smpcore._curve_features import FEATURES, curve_features
 from smpcore._suspects import PATHS, watch
@@ -170,15 +171,21 @@ def averaged(judged: Judged) -> Judged:
 
 def auc(judged: Judged, draws: int = 200) -> tuple[float, float]:
     """Area under the ROC curve and its standard error, by drawing networks, not curves, again with replacement."""
-    from sklearn.metrics import roc_auc_score
     draw, networks = np.random.default_rng(0), np.unique(judged.network)
     places = [np.flatnonzero(judged.network == network) for network in networks]
     found = []
     while len(found) < draws:
         chosen = np.concatenate([places[k] for k in draw.integers(len(networks), size=len(networks))])
         if len(np.unique(judged.truth[chosen])) == 2:
-            found.append(roc_auc_score(judged.truth[chosen], judged.probability[chosen]))
-    return float(roc_auc_score(judged.truth, judged.probability)), float(np.std(found))
+            found.append(_area(judged.where(chosen)))
+    return _area(judged), float(np.std(found))
+
+
+def _area(judged: Judged) -> float:
+    """The share of pairs of a kinked and another curve in which the kinked one has the higher probability."""
+    ranks, kinked = rankdata(judged.probability), judged.truth == 1
+    count = int(kinked.sum())
+    return float((ranks[kinked].sum() - count * (count + 1) / 2) / (count * (len(ranks) - count)))
 
 
 def _fit_one(rows: np.ndarray, labels: np.ndarray) -> dict:

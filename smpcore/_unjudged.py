@@ -61,7 +61,8 @@ def unlike(row: np.ndarray, head: dict) -> str | None:
 
 def doubt_of_kinked(rows: np.ndarray) -> str | None:
     """Whether curves that pass for kinked, features ``(C, F)``, show no kink at all."""
-    return "it bends sharply, but no sample shows a kink" if (_of(rows, "kinks_1") <= _NONE).all() else None
+    none = (_of(rows, "kinks_1") <= _NONE) & (_of(rows, "lag_auto") <= _NONE)
+    return "it bends sharply, but no sample shows a kink" if none.all() else None
 
 
 def doubt_of_smooth(rows: np.ndarray) -> str | None:

@@ -204,7 +204,7 @@ def _checked(signal, spacing: float) -> tuple[np.ndarray, float]:
     if not len(total):
         raise ValueError(f"there is no curve in a signal of shape {shape}")
     values = signal.detach().double().cpu().numpy() if isinstance(signal, torch.Tensor) else np.asarray(signal)
-    values = np.atleast_2d(values.astype(np.float64))
+    values = np.atleast_2d(values.astype(np.float64, order="C"))
     if not np.ptp(values, axis=1).all():
         which = f"curve {int(np.ptp(values, axis=1).argmin())}" if len(values) > 1 else "the signal"
         raise ValueError(f"{which} is constant: move the input, or choose an output that answers to it")
