@@ -1,14 +1,19 @@
 """The bank of trained networks' features, and the classifier fitted to it; needs scikit-learn.
 
-The bank holds, for every network, the features of its curves as they are and as a user may meet them: with
-noise, rounded to few bits, with fewer samples.
+The bank holds, for every network, the features of its curves as they are and as a user may meet them: on several
+paths, with noise, rounded to few bits, with fewer samples.
 """
 
+from typing import NamedTuple
+
 import numpy as np
+from scipy.stats import rankdata
 
 from smpcore._curve_features import FEATURES, curve_features
+from smpcore._suspects import PATHS, watch
 
-__all__ = ["CONDITIONS", "HEADS", "bank_entry", "cross_validate", "degrade", "fit", "make_bank", "table"]
+__all__ = ["CONDITIONS", "HEADS", "Judged", "auc", "averaged", "bank_entry", "cross_validate", "degrade", "fit",
+           "logit", "make_bank", "probability", "table"]
 
 #: (noise as a share of the curve's deviation, bits or 0, take every so many samples of 2,001), by name.
 CONDITIONS = {
@@ -24,6 +29,22 @@ HEADS = ("kinked", "max pooling")
 _SAMPLES = 2001
 # Test error, in standard deviations of the truth, above which a network has not learned its task.
 _LEARNED = 0.5
+_PENALTY = 0.1  # C of the logistic regressions
+
+
+class Judged(NamedTuple):
+    """Curves of networks that were held out, one entry for each ``(C,)``: ``probability``, the truth, the
+    ``network``'s number, its ``path``'s, and the name of the ``condition``."""
+
+    probability: np.ndarray
+    truth: np.ndarray
+    network: np.ndarray
+    path: np.ndarray
+    condition: np.ndarray
+
+    def where(self, chosen: np.ndarray) -> "Judged":
+        """The curves that a mask or an index picks."""
+        return Judged(*(column[chosen] for column in self))
 
 
 def degrade(curve: np.ndarray, condition: str, seed: int) -> np.ndarray:
@@ -41,6 +62,15 @@ def degrade(curve: np.ndarray, condition: str, seed: int) -> np.ndarray:
 def bank_entry(recipe, curves: np.ndarray, test_error: float) -> dict:
     """One network of the bank, as plain values: its recipe, test error, and features by condition.
 
+    Parameters
+    ----------
+    recipe
+        A `smpcore.training.Recipe`.
+    curves
+        ``(paths, N)``: an output along each path.
+    test_error
+        As `smpcore.training.Trained` has it.
+
     Raises
     ------
     ValueError
@@ -49,11 +79,16 @@ def bank_entry(recipe, curves: np.ndarray, test_error: float) -> dict:
     if not test_error < _LEARNED:
         raise ValueError(f"{recipe} has a test error of {test_error:.2f}: a network that has not learned its task "
                          "says nothing of its family; train it longer")
-    features = {
-        name: [[float(f"{value:.4g}") for value in curve_features(degrade(curve, name, recipe.seed + place))]
-               for place, curve in enumerate(curves)] for name in CONDITIONS}
+    worse = {name: np.stack([degrade(curve, name, recipe.seed + place) for place, curve in enumerate(curves)])
+             for name in CONDITIONS}
+    features = {}
+    for length in {each.shape[-1] for each in worse.values()}:  # those of one length at a time: it is quicker
+        names = [name for name in worse if worse[name].shape[-1] == length]
+        features |= zip(names, curve_features(np.stack([worse[name] for name in names])), strict=True)
     return {"recipe": recipe.as_dict(), "kinked": recipe.kinked, "sharp": recipe.sharp,
-            "max pooling": recipe.pooling == "max", "test_error": round(test_error, 4), "features": features}
+            "max pooling": recipe.pooling == "max", "test_error": round(test_error, 4),
+            "features": {name: [[float(f"{value:.3g}") for value in row] for row in features[name]]
+                         for name in CONDITIONS}}
 
 
 def make_bank(recipes, device="cpu") -> list[dict]:
@@ -64,37 +99,36 @@ def make_bank(recipes, device="cpu") -> list[dict]:
     found = []
     for recipe in tqdm(recipes, desc="training"):
         trained = train(recipe, device=device)
-        found.append(bank_entry(recipe, trained.curves(_SAMPLES)[0].numpy(), trained.test_error))
+        found.append(bank_entry(recipe, watch(trained, _SAMPLES).numpy(), trained.test_error))
     return found
 
 
-def table(bank: list[dict], head: str, conditions=("clean",)):
-    """Features (n, F), labels (n,) and the number of the network (n,), one row for each curve.
+def table(bank: list[dict], head: str, conditions=tuple(CONDITIONS)) -> tuple[np.ndarray, Judged]:
+    """Features (C, F), and whose they are, one row for each curve; the probabilities are still NaN.
 
     Sharp networks are left out; for ``"max pooling"`` so are those whose activation cannot kink, for there
     the question is whether a ReLU network pools by maximum.
     """
-    rows, labels, groups = [], [], []
+    rows, columns = [], []
     for place, entry in enumerate(bank):
         if entry["sharp"] or (head == "max pooling" and "relu" not in entry["recipe"]["activation"]):
             continue
         for condition in conditions:
             rows += entry["features"][condition]
-            labels += [entry[head]] * len(entry["features"][condition])
-            groups += [place] * len(entry["features"][condition])
-    return np.array(rows), np.array(labels, dtype=int), np.array(groups)
+            columns += [(np.nan, int(entry[head]), place, path, condition) for path in range(PATHS)]
+    return np.array(rows), Judged(*(np.array(column) for column in zip(*columns, strict=True)))
 
 
 def fit(bank: list[dict]) -> dict:
     """The classifier as plain numbers: ranges and scales of the features, and one logistic regression a head."""
     heads = {}
     for head in HEADS:
-        rows, labels, _ = table(bank, head, CONDITIONS)
-        heads[head] = _fit_one(rows, labels)
+        rows, curves = table(bank, head)
+        heads[head] = _fit_one(rows, curves.truth)
     return {"features": list(FEATURES), "heads": heads}
 
 
-def cross_validate(bank: list[dict], head: str, condition: str = "clean", folds: int = 5):
+def cross_validate(bank: list[dict], head: str, *, known_path: bool = False, folds: int = 5) -> Judged:
     """Probabilities for networks that were held out: every curve of a network is on one side of the cut.
 
     Parameters
@@ -103,33 +137,63 @@ def cross_validate(bank: list[dict], head: str, condition: str = "clean", folds:
         As `make_bank` gives it.
     head
         ``"kinked"`` or ``"max pooling"``.
-    condition
-        What is tested; the training part has all conditions, as the shipped classifier has.
+    known_path
+        Whether other networks have been seen on the path that is judged. By default that path is held out too, as a
+        user's is.
     folds
         Parts that the networks are dealt into.
 
     Returns
     -------
-    tuple of ndarray
-        Probabilities, labels and the networks' numbers, one for each curve of the condition.
+    Judged
+        All curves under all conditions; the training part has all conditions, as the shipped classifier has.
     """
     from sklearn.model_selection import StratifiedGroupKFold
-    everything, labels, groups = table(bank, head, CONDITIONS)
-    test, truth, owner = table(bank, head, (condition,))
-    found = np.empty(len(test))
+    rows, curves = table(bank, head)
     split = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
-    for train, _ in split.split(everything, labels, groups):
-        held = ~np.isin(owner, groups[train])
-        if held.any():
-            found[held] = probability(_fit_one(everything[train], labels[train]), test[held])
-    return found, truth, owner
+    for train, test in split.split(rows, curves.truth, curves.network):
+        for path in [None] if known_path else range(PATHS):
+            held = test if known_path else test[curves.path[test] == path]
+            seen = train if known_path else train[curves.path[train] != path]
+            curves.probability[held] = probability(_fit_one(rows[seen], curves.truth[seen]), rows[held])
+    return curves
+
+
+def averaged(judged: Judged) -> Judged:
+    """One entry for each network and condition, its log odds the mean over the network's curves; ``path`` is -1."""
+    odds = np.log(judged.probability / (1 - judged.probability))
+    found = []
+    for network, condition in sorted(set(zip(judged.network.tolist(), judged.condition.tolist(), strict=True))):
+        own = (judged.network == network) & (judged.condition == condition)
+        found.append((1 / (1 + np.exp(-odds[own].mean())), judged.truth[own][0], network, -1, condition))
+    return Judged(*(np.array(column) for column in zip(*found, strict=True)))
+
+
+def auc(judged: Judged, draws: int = 200) -> tuple[float, float]:
+    """Area under the ROC curve and its standard error, by drawing networks, not curves, again with replacement."""
+    draw, networks = np.random.default_rng(0), np.unique(judged.network)
+    places = [np.flatnonzero(judged.network == network) for network in networks]
+    found = []
+    while len(found) < draws:
+        chosen = np.concatenate([places[k] for k in draw.integers(len(networks), size=len(networks))])
+        if len(np.unique(judged.truth[chosen])) == 2:
+            found.append(_area(judged.where(chosen)))
+    return _area(judged), float(np.std(found))
+
+
+def _area(judged: Judged) -> float:
+    """The share of pairs of a kinked and another curve in which the kinked one has the higher probability."""
+    ranks, kinked = rankdata(judged.probability), judged.truth == 1
+    count = int(kinked.sum())
+    return float((ranks[kinked].sum() - count * (count + 1) / 2) / (count * (len(ranks) - count)))
 
 
 def _fit_one(rows: np.ndarray, labels: np.ndarray) -> dict:
     from sklearn.linear_model import LogisticRegression
     low, high = rows.min(0), rows.max(0)
     mean, scale = rows.mean(0), rows.std(0) + 1e-9
-    model = LogisticRegression(C=1.0, class_weight="balanced", max_iter=5000)
+    # A smooth boundary: networks of the bank are far fewer than rows, and a sharper one reads their paths.
+    model = LogisticRegression(C=_PENALTY, class_weight="balanced", max_iter=200, solver="newton-cholesky")
     model.fit(expand((rows - mean) / scale), labels)
     return {"low": low.tolist(), "high": high.tolist(), "mean": mean.tolist(), "scale": scale.tolist(),
             "coefficients": model.coef_[0].tolist(), "intercept": float(model.intercept_[0])}
@@ -140,7 +204,13 @@ def expand(scaled: np.ndarray) -> np.ndarray:
     return np.concatenate([scaled, scaled * scaled[..., -1:]], axis=-1)
 
 
-def probability(head: dict, rows: np.ndarray) -> np.ndarray:
-    """(..., F) -> (...): what one head of the classifier says; features outside what it has seen are clipped."""
+def logit(head: dict, rows: np.ndarray) -> np.ndarray:
+    """(..., F) -> (...): what one head of the classifier says, as log odds; features outside what it has seen are
+    clipped."""
     scaled = (np.clip(rows, head["low"], head["high"]) - head["mean"]) / np.array(head["scale"])
-    return 1 / (1 + np.exp(-(expand(scaled) @ np.array(head["coefficients"]) + head["intercept"])))
+    return expand(scaled) @ np.array(head["coefficients"]) + head["intercept"]
+
+
+def probability(head: dict, rows: np.ndarray) -> np.ndarray:
+    """(..., F) -> (...): the same as a probability."""
+    return 1 / (1 + np.exp(-logit(head, rows)))

@@ -4,6 +4,9 @@ Each case runs on the CPU twice as well, so that a case which is itself wrong sh
 """
 
 import functools
+import importlib
+import inspect
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +15,13 @@ import pytest
 import torch
 from torch import nn
 
-from smpcore import attribute, find_kinks, propagation, signals, smp, trace_line
+import smpcore
+from smpcore import attribute, find_kinks, forensics, models, paths, propagation, signals, smp, trace_line, training
 from smpcore._architectures import ARCHITECTURES
-from smpcore.benchmarks import finely_sampled_smp, forward_pass, transform_line
+from smpcore.benchmarks import finely_sampled_smp, forward_pass, sampled_slopes, transform_line
 from smpcore.models import cnn, mlp, reference_cnn, reference_line
 from smpcore.paths import blob, circle, line
+from smpcore.propagation import crossings
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and there is none here")
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,6 +79,37 @@ def traced(device):
     return [found.times, found.jumps, found.smp]
 
 
+def gaussian_statistics(device):
+    value, slope = (tensor(4, 4, seed=seed).to(device) for seed in (1, 2))
+    return propagation.Statistics.exact(torch.zeros(4, dtype=torch.float64, device=device), value @ value.T,
+                                        slope @ slope.T, 5.0)
+
+
+def maximum_of_two(device):
+    def draw(count, seed):
+        return tensor(count, 20, 2, seed=seed).to(device), tensor(count, 20, 2, seed=seed + 1000).to(device)
+    found = propagation.simulated_spread(draw, 20)
+    return [found.mean, found.std]
+
+
+def by_name(device):
+    model = models.load_model("smpcore.models:reference_cnn").to(device)
+    path = models.load_path("smpcore.models:reference_line")
+    models.check_fit(model, path, times(device), [0])
+    return [model.double()(path(times(device, 5)))]
+
+
+def untrained(device):
+    recipe = training.Recipe(size=8, channels=2)
+    return training.Trained(recipe, training.regressor(recipe).to(device), 0.0, 0.0)
+
+
+def face(device):
+    path = paths.picture("grace_hopper.jpg", [165, 125, 375, 335], **models.FACE_INPUT)
+    return [models.face_network().double().to(device)(path(times(device, 2))).landmarks]
+
+
+# Each by the name of what it calls, as far as the first space or comma.
 CASES = {
     "smp of a kinked signal": lambda d: [smp(kinked(d), 0.005)],
     "smp at a lag": lambda d: [smp(kinked(d), 0.005, lag=3)],
@@ -89,6 +125,7 @@ CASES = {
     "transform_line": lambda d: [transform_line(reference_cnn().to(d), *short_line(d)).times],
     "finely_sampled_smp": lambda d: [torch.tensor(finely_sampled_smp(reference_cnn().to(d), *short_line(d), 101))],
     "forward_pass": lambda d: [forward_pass(reference_cnn().to(d), line(*short_line(d)), times(d))],
+    "sampled_slopes": lambda d: [sampled_slopes(reference_cnn().double().to(d), *short_line(d), 33)],
     "linear_smp": lambda d: [propagation.linear_smp(tensor(3, 5).to(d), tensor(5, seed=1).abs().to(d))],
     "shared_linear_smp": lambda d: [propagation.shared_linear_smp(tensor(3, 5).to(d), tensor(7, 5, seed=1).to(d))],
     "random_linear_smp": lambda d: [propagation.random_linear_smp(0.7, tensor(7, 5).to(d))],
@@ -102,6 +139,30 @@ CASES = {
         lambda x: x.amax(-1), *covariances(d), 5.0, points=512)[0]],
     "predict_network": predicted,
     "predict_network, measured": lambda d: predicted(d, moments="measured", reference=circle((1, 8, 8), seed=5)),
+    "two_slope_spread": lambda d: list(propagation.two_slope_spread(torch.exp(-2 * times(d, 801, 8.0) ** 2), 0.01))[:2],
+    "simulated_spread": maximum_of_two,
+    "crossing_pairs": lambda d: [crossings.crossing_pairs(torch.exp(-2 * times(d, 801, 8.0) ** 2), 0.01)],
+    "propagate": lambda d: [propagation.propagate(nn.ReLU(), gaussian_statistics(d)).smp],
+    "Residual": lambda d: [propagation.Residual(nn.Tanh())(tensor(3).to(d))],
+    "forensics.report": lambda d: [forensics.report(kinked(d), 0.005).kinked, forensics.report(kinked(d), 0.005).smp],
+    "forensics.features": lambda d: [torch.tensor(list(forensics.features(kinked(d)).values()))],
+    "regressor": lambda d: [training.regressor(training.Recipe(size=8)).double().to(d)(blob(size=8)(times(d, 5)))],
+    "Trained.curves": lambda d: [untrained(d).curves(17)[0].to(d)],
+    "he_initialise": lambda d: list(models.he_initialise(mlp(6, 1, width=16, depth=2).double().to(d), 3).parameters()),
+    "mlp": lambda d: [mlp(6, 1, width=16, depth=2).double().to(d)(circle(6)(times(d)))],
+    "cnn": lambda d: [cnn((1, 8, 8), channels=4, depth=1).double().to(d)(circle((1, 8, 8))(times(d, 5)))],
+    "reference_cnn": lambda d: [reference_cnn().double().to(d)(line(*short_line(d))(times(d, 5)))],
+    "reference_line": short_line,
+    "face_network": face,
+    "load_model": by_name, "load_path": by_name, "check_fit": by_name,
+    "line": lambda d: [line(tensor(3).to(d), tensor(3, seed=1).to(d))(times(d))],
+    "circle": lambda d: [circle(6)(times(d))],
+    "circle_through": lambda d: [paths.circle_through(*(tensor(3, seed=seed).to(d) for seed in range(3)))(times(d))],
+    "blob": lambda d: [blob(size=8)(times(d)), blob(size=8).position(times(d)), blob(size=8).angle(times(d))],
+    "ellipsoid": lambda d: [paths.ellipsoid(size=8)(times(d)), paths.ellipsoid(size=8).angles(times(d))],
+    "render_blobs": lambda d: [paths.render_blobs(tensor(3, 2).to(d), tensor(3).to(d), size=8)],
+    "render_ellipsoids": lambda d: [paths.render_ellipsoids(tensor(3, 2).to(d), size=8)],
+    "picture": lambda d: [paths.picture("grace_hopper.jpg", [165, 125, 375, 335], size=8)(times(d, 3))],
     "gaussian_process": lambda d: [signals.gaussian_process("matern52", 101, 5.0, seed=3, device=d).values],
     "hinges": lambda d: [*signals.hinges(times(d), tensor(3, 4).abs().to(d), tensor(3, 4, seed=1).to(d))],
     "hinge_signals": lambda d: [signals.hinge_signals(times(d), 5, seed=2).values],
@@ -109,21 +170,73 @@ CASES = {
 }
 
 
+# What has no case, and why.
+RESULTS = "is what a function gives back, whose case reads it"
+ELSEWHERE = {
+    **dict.fromkeys(["Attribution", "LayerSmp", "LineKinks", "Kinks", "LineTrace", "Report", "Face", "Trained",
+                     "LayerPrediction", "NetworkPrediction", "MaxPoolSmp", "Spread", "Statistics", "BlobPath",
+                     "CirclePath", "EllipsoidPath", "LinePath", "PicturePath", "HingeSignals", "PictureSignals",
+                     "Signals", "FaceNetwork", "Recipe"], RESULTS),
+    **dict.fromkeys(["Hinge", "Hinges", "Selection", "Steps", "canonical", "switches.describe", "moves"],
+                    "is asked of single operations inside every case of attribute"),
+    **dict.fromkeys(["chunks", "device.describe", "resolve"], "is about devices themselves: tests/test_device.py"),
+    **dict.fromkeys(["in_turns", "peak_bytes", "Transfers"], "watches work on any device"),
+    **dict.fromkeys(["rms_error", "samples_needed", "auc", "averaged", "cross_validate", "degrade", "table", "bank",
+                     "recipes", "probability_kinked", "verdict", "scipy_composition"], "works on the host"),
+    **dict.fromkeys(["autocovariance", "slope_variance", "picture_covariances"], "is the input of other cases"),
+    **dict.fromkeys(["Run", "start", "load", "load_picture"], "reads or writes files"),
+    **dict.fromkeys(["plotting.*", "draw_table"], "draws"),
+    **dict.fromkeys(["train", "make_bank"], "trains in single precision: a test of its own below"),
+}
+
+
+def offered():
+    """(module, name) of every callable that a module of the package offers."""
+    found = set()
+    for module in pkgutil.walk_packages(smpcore.__path__, "smpcore."):
+        if not any(part.startswith("_") for part in module.name.split(".")):
+            loaded = importlib.import_module(module.name)
+            found |= {(module.name.split(".")[-1], name) for name in getattr(loaded, "__all__", [])
+                      if callable(getattr(loaded, name)) and not inspect.ismodule(getattr(loaded, name))}
+    return sorted(found)
+
+
+@pytest.mark.parametrize(("module", "name"), offered())
+def test_every_public_callable_has_a_case_or_a_reason(module, name):
+    cases = {case.split(",")[0].split(" ")[0] for case in CASES} | ELSEWHERE.keys()
+    assert {name, f"{module}.{name}", f"{module}.*"} & cases
+
+
+def test_no_reason_outlives_what_it_is_for():
+    names = {name for _, name in offered()} | {"*"}
+    assert {each.split(".")[-1] for each in ELSEWHERE} <= names
+
+
 @functools.cache
 def on_the_cpu(name):
-    return [torch.as_tensor(each) for each in CASES[name]("cpu")]
+    return [torch.as_tensor(each).detach() for each in CASES[name]("cpu")]
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", CASES)
 def test_a_device_gives_what_the_cpu_gives(name, device):
     """Sums are taken in another order there: float64 agrees to some 1e-12 of the largest, and 1e-9 is allowed."""
-    here, there = on_the_cpu(name), [torch.as_tensor(each) for each in CASES[name](device)]
+    here, there = on_the_cpu(name), [torch.as_tensor(each).detach() for each in CASES[name](device)]
     assert len(here) == len(there)
     for one, other in zip(here, there, strict=True):
         assert other.device.type == device or other.dim() == 0
         largest = float(one.abs().max()) if one.numel() else 0.0
         torch.testing.assert_close(other.cpu(), one, rtol=1e-9, atol=1e-9 * largest)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_training_gives_what_it_gives_on_the_cpu(device):
+    """In single precision, and for a few steps: rounding grows with each."""
+    recipe = training.Recipe(size=8, channels=2, steps=5)
+    here, there = (training.train(recipe, device=where) for where in ("cpu", device))
+    assert next(there.model.parameters()).device.type == device
+    assert there.test_error == pytest.approx(here.test_error, rel=1e-3)
+    assert here.test_error != here.before
 
 
 @pytest.mark.parametrize("device", DEVICES)
