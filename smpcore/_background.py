@@ -42,7 +42,7 @@ def above_background(
     left
         ``(K,)`` the smaller of two readings.
     stands_out
-        ``(K,)`` whether it exceeds the threshold, and one more degree would not explain half of it: across a long
+        ``(K,)`` whether it exceeds the threshold, and one more degree would not explain two thirds of it: across a long
         run a cubic may miss a bend by more than the samples beside it tell.
     """
     if second.device.type != "cpu" or not len(where):
@@ -140,7 +140,7 @@ def _between(
 
 
 def _clear(left: Tensor, limit: Tensor, further: Tensor) -> Tensor:
-    return (left.abs() > limit) & (left.abs() > 2 * further.abs())
+    return (left.abs() > limit) & (left.abs() > 1.5 * further.abs())
 
 
 def _smaller(one: Tensor, other: Tensor) -> Tensor:
