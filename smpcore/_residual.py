@@ -7,7 +7,6 @@ it is interpolated through the nearest samples that no kink touches, one fit for
 
 import math
 from collections.abc import Iterable
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,8 @@ from torch import Tensor
 
 from smpcore._background import above_background, taken, true_places
 
+# A robust standard deviation is this many median absolute deviations.
+_MAD = 1.4826
 # What white noise of deviation 1 leaves in `_interpolation_error`.
 _GAIN = math.sqrt(1 + 2 * (4**2 + 1) / 6**2)
 # Near a lone kink the interpolation errs too, by 2/3 and by 1/6 of it two and three samples off. Where kinks
@@ -24,9 +25,6 @@ _GAIN = math.sqrt(1 + 2 * (4**2 + 1) / 6**2)
 _SIDELOBE, _SIDELOBE_CROWDED = 0.3, 0.67
 # Where kinks touch fewer of a row's samples than this, they cannot have moved its medians by more than 3%.
 _FEW = 1 / 50
-# A kink moves ten interpolation errors, so few can move the median. The smallest errors are moved last: where
-# noise read off this share of them is less by a factor than by the median, kinks are crowded.
-_CORE, _FACTOR = 0.15, 1.5
 _MORE_PASSES = 3
 # Samples whose differences are taken at once on a CPU: what stays in its cache while several passes are made.
 _BLOCK = 1 << 17
@@ -78,12 +76,12 @@ def kink_parts(second: Tensor, window: int, threshold: float, rounding: Tensor) 
         ``(B,)``, the robust deviation of what interpolation leaves where no kink is.
     """
     rows, samples = second.shape
-    noise, hits, hidden = _first_look(second, threshold, rounding)
+    noise, hits = _first_look(second, threshold, rounding)
     suspects = _examine(second, hits, noise, window, threshold)
     touched, hit = (torch.bincount(where // samples, minlength=rows) for where in (suspects.where, hits))
     # Rows with many kinks, or of which the first look has left too little to see a background.
     enough = max(window - 1, samples / 2)
-    crowded = (touched > _FEW * samples) | (samples - hit < enough) | hidden
+    crowded = (touched > _FEW * samples) | (samples - hit < enough)
     if crowded.any():
         chosen = true_places(crowded)
         # Kinks have moved these rows' medians and hidden one another: look again at what they leave.
@@ -97,20 +95,17 @@ def kink_parts(second: Tensor, window: int, threshold: float, rounding: Tensor) 
     return _signed(suspects, samples), noise
 
 
-def _first_look(second: Tensor, threshold: float, rounding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Noise ``(B,)`` of each row, the flat indices of the samples that interpolation misses, and whether kinks
-    are so many ``(B,)`` that the noise is theirs."""
-    noise, hits, hidden = [], [], []
+def _first_look(second: Tensor, threshold: float, rounding: Tensor) -> tuple[Tensor, Tensor]:
+    """Noise ``(B,)`` of each row, and the flat indices of the samples that interpolation misses."""
+    noise, hits = [], []
     rows = max(1, _BLOCK // second.shape[1]) if second.device.type == "cpu" else len(second)
     for start in range(0, len(second), rows):
-        block, least = second[start:start + rows], rounding[start:start + rows]
+        block = second[start:start + rows]
         error = _interpolation_error(block)
-        middle, core = _deviations(error)
-        hidden.append(middle > _FACTOR * torch.maximum(core, least))
-        noise.append(torch.maximum(middle, least))
+        noise.append(torch.maximum(_deviation(error), rounding[start:start + rows]))
         hit = _hits_of_error(block, error, threshold * noise[-1], _SIDELOBE)
         hits.append(_grown(hit, block) + start * second.shape[1])
-    return torch.cat(noise), torch.cat(hits), torch.cat(hidden)
+    return torch.cat(noise), torch.cat(hits)
 
 
 def _look_again(
@@ -120,7 +115,7 @@ def _look_again(
         clean = second.clone()
         clean.view(-1)[suspects.where] -= suspects.left
         error = _interpolation_error(clean)
-        noise = torch.maximum(_deviations(error)[1], rounding)
+        noise = torch.maximum(_deviation(error), rounding)
         missed = _hits_of_error(clean, error, threshold * noise, _SIDELOBE_CROWDED)
         missed = _grown(torch.cat([missed, suspects.where[suspects.stands_out]]), clean)
         hits = _mask(torch.cat([missed, _hits_of_curvature(clean, rounding, threshold)]), clean)
@@ -154,7 +149,7 @@ def _hits_of_error(second: Tensor, error: Tensor, limit: Tensor, sidelobe: float
 def _hits_of_curvature(second: Tensor, rounding: Tensor, threshold: float) -> Tensor:
     """Flat indices of samples whose own second difference stands out: coarser, and blind to nothing nearby."""
     bend = second.diff().diff().abs_()
-    limit = threshold * torch.maximum(_deviations(bend)[0], rounding)
+    limit = threshold * torch.maximum(_deviation(bend), rounding)
     hit = true_places(bend > limit[:, None])
     # A row of bends is two shorter, and begins one later.
     hit = hit + 2 * (hit // bend.shape[1]) + 1
@@ -224,32 +219,15 @@ def _grown(where: Tensor, like: Tensor) -> Tensor:
     return true_places(_mask(_around(where, (-1, 0, 1), like.shape[1]).view(-1), like))
 
 
-def _deviations(magnitudes: Tensor) -> tuple[Tensor, Tensor]:
-    """Robust standard deviations ``(B,)`` of each row, as Gaussian noise would have them: by the median of the
-    magnitudes (1.4826 times it) and by the smallest `_CORE` of them."""
-    normal = NormalDist().inv_cdf
-    place = int((magnitudes.shape[1] - 1) * _CORE)
-    if magnitudes.device.type == "cpu":
-        below = _split(magnitudes.numpy())
-        middle = torch.from_numpy(below[:, -1].copy())
-        below.partition(place, axis=1)
-        core = torch.from_numpy(below[:, place].copy())
-    else:
-        middle, core = lower_median(magnitudes), magnitudes.kthvalue(place + 1, dim=1).values
-    return middle / normal(0.75), core / normal((1 + _CORE) / 2)
+def _deviation(magnitudes: Tensor) -> Tensor:
+    """Robust standard deviation of each row of magnitudes: 1.4826 times their (lower) median."""
+    return _MAD * lower_median(magnitudes)
 
 
 def lower_median(magnitudes: Tensor) -> Tensor:
     """The (lower) median of each row, ``(B, n) -> (B,)``."""
-    if magnitudes.device.type == "cpu":
-        return torch.from_numpy(_split(magnitudes.numpy())[:, -1].copy())
-    return magnitudes.kthvalue((magnitudes.shape[1] + 1) // 2, dim=1).values
-
-
-def _split(magnitudes: np.ndarray) -> np.ndarray:
-    """The lower half of each row with its largest, the (lower) median, in the last place.
-
-    By numpy, which selects four to eight times as fast as torch does.
-    """
     middle = (magnitudes.shape[1] - 1) // 2
-    return np.partition(magnitudes, middle, axis=1)[:, :middle + 1]
+    if magnitudes.device.type == "cpu":  # numpy selects four to eight times as fast as torch does
+        found = np.partition(magnitudes.numpy(), middle, axis=1)[:, middle]
+        return torch.from_numpy(np.ascontiguousarray(found))
+    return magnitudes.kthvalue(middle + 1, dim=1).values
