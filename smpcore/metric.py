@@ -85,8 +85,9 @@ def smp(
     R. Liu et al., arXiv:2103.14731 (2021).
 
     Kinks that share a cell merge: with c kinks a sample about 0.4 c of their sum is lost up to c = 0.2. Beyond that
-    they can no longer be told from noise, and next to nothing is read. Values rounded more coarsely than their type's digits
-    are a staircase, and its steps are read as kinks: average such a signal first, or name a longer lag.
+    they can no longer be told from noise, and next to nothing is read. Values rounded more coarsely than their
+    type's digits are a staircase, and its steps are read as kinks: average such a signal first, or name a longer
+    lag.
     """
     values, give_back = as_tensor(signal)
     check(values, spacing, lag, window, threshold)
