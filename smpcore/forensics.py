@@ -200,6 +200,8 @@ def _checked(signal, spacing: float) -> tuple[np.ndarray, float]:
         raise ValueError(f"one curve (N,) or several of one network (m, N) are judged at a time, not {shape}")
     if shape and shape[-1] < SAMPLES_NEEDED:
         raise ValueError(f"a signal of {shape[-1]} samples is too short to judge: at least {SAMPLES_NEEDED} are needed")
+    if isinstance(signal, torch.Tensor) and signal.layout == torch.strided:
+        signal = signal.contiguous()  # several outputs, turned from (N, m) to (m, N), are not
     total = torch.as_tensor(smp(signal, spacing)).double().cpu().reshape(-1).numpy()
     if not len(total):
         raise ValueError(f"there is no curve in a signal of shape {shape}")

@@ -129,6 +129,8 @@ def test_any_scale_and_type_gets_a_verdict():
 
 def test_tensors_and_arrays_get_the_same_report():
     assert forensics.report(torch.from_numpy(SMOOTH)) == forensics.report(SMOOTH)
+    several = np.stack([SMOOTH, kinked_curve()])
+    assert forensics.report(torch.from_numpy(several.T.copy()).T) == forensics.report(several.T.copy().T)
 
 
 @pytest.mark.parametrize(("signal", "options", "error", "sentence"), [
