@@ -166,7 +166,7 @@ def _eps(values: Tensor) -> float:
 
 def _scaled(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Rows in float64, those of which a square would leave its range divided by a power of 2, and the powers."""
-    rows = rows.to(torch.float64)
+    rows = rows.to(torch.float64).contiguous()
     unit = torch.frexp(_largest(rows)).exponent
     unit = torch.where(unit.abs() > _LARGE, unit, 0)
     # In two steps, for the power itself may lie out of range.

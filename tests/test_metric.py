@@ -259,6 +259,13 @@ def test_a_batch_is_its_signals_one_by_one(monkeypatch):
     torch.set_num_threads(threads)
 
 
+def test_signals_in_columns_are_read_as_a_view():
+    values, _, spacing = drawn("rbf", 401, 3, kinks=5, length_scale=1.0)
+    columns = values.T.contiguous()
+    assert torch.equal(smp(columns.T, spacing), smp(values, spacing))
+    assert torch.equal(find_kinks(columns[:, 1], spacing).jumps, find_kinks(values[1], spacing).jumps)
+
+
 def test_an_empty_batch_is_an_empty_result():
     assert smp(torch.zeros(0, 4, 50)).shape == (0, 4)
 
