@@ -63,8 +63,9 @@ def _warn_of_corner(run, interval: int, output: int, rest: float, samples: int, 
         closer.times = times
         try:
             part = closer.part(0, samples, whole=False)
-        except (ValueError, torch.OutOfMemoryError):
-            # Nothing more can be said where a finer path fails: this is a second look, not the measurement.
+        except Exception:
+            # Nothing more can be said where a finer path fails, as one that knows some moments only does: this is
+            # a second look, not the measurement.
             return
         size, place = (found[output] for found in part.worst)
         left, right = times[int(place)], times[int(place) + 1]

@@ -71,8 +71,8 @@ def _named(signal: object, array: np.ndarray) -> str:
 
 
 def needed(lag: int, window: int) -> int:
-    """Samples for ``window + 6`` averaged ones in every phase, the fewest in which a kink is read almost anywhere."""
-    return lag * (window + 6) + lag - 1
+    """Samples for ``window + 7`` averaged ones in every phase, the fewest in which a kink is read almost anywhere."""
+    return lag * (window + 7) + lag - 1
 
 
 def check(values: Tensor, spacing: float, lag: int | str, window: int, threshold: float) -> None:

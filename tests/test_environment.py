@@ -273,7 +273,9 @@ def test_ctrl_c_ends_a_sweep_with_its_table_and_a_sentence(installed, tmp_path, 
     os.killpg(process.pid, signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130, printed
-    assert printed.rstrip().endswith("Interrupted: finished runs are kept.")
+    # A kernel may still say that its parent has gone.
+    ours = [line for line in printed.splitlines() if line and not line.startswith("[IPKernelApp]")]
+    assert ours[-1] == "Interrupted: finished runs are kept."
     assert str(installed) not in printed.replace(str(output), "")  # no traceback of the command; kernels may speak
     assert len((output / "table.csv").read_text().splitlines()) == 2
     # Nothing goes on after it: no process of its group is left.
