@@ -27,7 +27,7 @@ _SIDELOBE, _SIDELOBE_CROWDED = 0.3, 0.67
 _FEW = 1 / 50
 _MORE_PASSES = 3
 # Samples whose differences are taken at once on a CPU: what stays in its cache while several passes are made.
-_BLOCK = 1 << 17
+_BLOCK = 1 << 18
 
 
 class Parts(NamedTuple):

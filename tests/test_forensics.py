@@ -69,7 +69,7 @@ WALK = np.random.default_rng(1).standard_normal(2001).cumsum()
     (1.0 * (TIMES > 3), "cannot tell", "its values jump"),
     (np.sign(np.sin(5 * TIMES + 0.1)), "cannot tell", "its values jump"),
     ((3 * TIMES) % 1, "cannot tell", "its values jump"),
-    (np.exp(-((TIMES - 3) / 0.01) ** 2), "cannot tell", "unlike anything it was trained on, in 2 of 18 features"),
+    (np.exp(-((TIMES - 3) / 0.01) ** 2), "cannot tell", "unlike anything it was trained on"),
 ])
 def test_verdicts_on_curves_whose_kinks_are_known(curve, verdict, reason):
     found = forensics.report(curve, TIMES[1])
