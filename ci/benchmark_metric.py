@@ -7,9 +7,6 @@ overlapping kinks are not told apart, noise is not met.
 """
 
 import argparse
-import os
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch

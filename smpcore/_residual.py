@@ -130,11 +130,18 @@ def _interpolation_error(second: Tensor) -> Tensor:
     which keeps a straight background straight.
     """
     first, last = second[:, :1], second[:, -1:]
-    padded = torch.cat([2 * first - second[:, 1:4].flip(1), second, 2 * last - second[:, -4:-1].flip(1)], 1)
-    near = padded[:, 1:-5] + padded[:, 5:-1]
-    error = torch.sub(second, near, alpha=4 / 6)
-    error.add_(padded[:, :-6], alpha=1 / 6).add_(padded[:, 6:], alpha=1 / 6)
+    error = torch.empty_like(second)
+    _miss(torch.cat([2 * first - second[:, 1:4].flip(1), second[:, :6]], 1), error[:, :3])
+    _miss(second, error[:, 3:-3])
+    _miss(torch.cat([second[:, -6:], 2 * last - second[:, -4:-1].flip(1)], 1), error[:, -3:])
     return error.abs_()
+
+
+def _miss(second: Tensor, error: Tensor) -> None:
+    """Sample minus cubic, for all but three samples at either end."""
+    near = second[:, 1:-5] + second[:, 5:-1]
+    torch.sub(second[:, 3:-3], near, alpha=4 / 6, out=error)
+    error.add_(second[:, :-6], alpha=1 / 6).add_(second[:, 6:], alpha=1 / 6)
 
 
 def _hits_of_error(second: Tensor, error: Tensor, limit: Tensor, sidelobe: float) -> Tensor:

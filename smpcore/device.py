@@ -1,12 +1,11 @@
 """Which device the work runs on, and work in chunks that fit its memory."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 
 import torch
 
-__all__ = ["chunks", "describe", "resolve", "side_by_side"]
+__all__ = ["chunks", "describe", "resolve"]
 
 
 def resolve(device: str | torch.device = "auto", dtype: torch.dtype = torch.float64) -> torch.device:
@@ -113,24 +112,6 @@ def chunks(
         start = stop - overlap
         if stop == count:
             return
-
-
-def side_by_side(work: Callable[[torch.Tensor], object], parts: Sequence[torch.Tensor]) -> list[object]:
-    """``work`` of each part, in order; on a CPU one part to each of torch's threads.
-
-    For work of many short operations, which torch itself hardly spreads over its threads. Meanwhile each operation
-    has one thread of its own.
-    """
-    threads = min(torch.get_num_threads(), len(parts))
-    if threads < 2 or parts[0].device.type != "cpu":
-        return [work(part) for part in parts]
-    before = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(work, parts))
-    finally:
-        # What a thread sets for itself is also the default of those that come later.
-        torch.set_num_threads(before)
 
 
 def _out_of_memory(error: BaseException) -> bool:

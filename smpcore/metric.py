@@ -12,16 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smpcore import device as devices
 from smpcore._residual import kink_parts, lower_median
 from smpcore._signal_input import as_tensor, check, needed
 
 __all__ = ["Kinks", "find_kinks", "smp"]
 
 # Samples worked on at a time: this bounds the memory (about 100 bytes each) and keeps a GPU busy.
-_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 24}
-# Fewer samples than this are read sooner than threads are started.
-_WORTH = 1 << 17
+_AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 24}
 # A phase of a longer lag has at least this many windows, or its medians mean little.
 _WINDOWS = 4
 # Noise this small beside the largest second difference hides nothing that matters.
@@ -92,7 +89,7 @@ def smp(
     values, give_back = as_tensor(signal)
     check(values, spacing, lag, window, threshold)
     rows = values.reshape(-1, values.shape[-1])
-    totals = devices.side_by_side(lambda part: _totals(part, lag, window, threshold)[0], _portions(rows))
+    totals = [_totals(part, lag, window, threshold)[0] for part in _portions(rows)]
     total = torch.cat(totals) if totals else rows.new_zeros(0, dtype=torch.float64)
     return give_back((total / float(spacing)).reshape(values.shape[:-1]))
 
@@ -263,8 +260,5 @@ def _noisy(rows: Tensor) -> Tensor:
 
 
 def _portions(rows: Tensor) -> Sequence[Tensor]:
-    """The rows in as many parts as memory asks for, and as threads can share."""
-    most = max(1, _AT_ONCE.get(rows.device.type, 1 << 20) // rows.shape[1])
-    if rows.device.type == "cpu" and rows.numel() > _WORTH:
-        most = min(most, -(-len(rows) // torch.get_num_threads()))
-    return rows.split(most) if len(rows) else ()
+    size = max(1, _AT_ONCE.get(rows.device.type, 1 << 21) // rows.shape[1])
+    return rows.split(size) if len(rows) else ()

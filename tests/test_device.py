@@ -117,20 +117,3 @@ def test_other_errors_are_not_swallowed():
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         list(device.chunks(work, 8, 8))
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_parts_side_by_side_come_back_in_order_and_leave_the_threads_alone(threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        parts = torch.arange(40.0).split(3)
-        seen = device.side_by_side(lambda part: (part.sum(), torch.get_num_threads()), parts)
-        assert [float(total) for total, _ in seen] == [float(part.sum()) for part in parts]
-        assert {inside for _, inside in seen} == {1}
-        assert device.side_by_side(torch.sum, ()) == []
-        with pytest.raises(ZeroDivisionError):
-            device.side_by_side(lambda part: 1 / int(part[0] - 9), parts)
-        assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)

@@ -179,7 +179,7 @@ ELSEWHERE = {
                      "Signals", "FaceNetwork", "Recipe"], RESULTS),
     **dict.fromkeys(["Hinge", "Hinges", "Selection", "Steps", "canonical", "switches.describe", "moves"],
                     "is asked of single operations inside every case of attribute"),
-    **dict.fromkeys(["chunks", "device.describe", "resolve", "side_by_side"], "is about devices themselves"),
+    **dict.fromkeys(["chunks", "device.describe", "resolve"], "is about devices themselves"),
     **dict.fromkeys(["in_turns", "peak_bytes", "Transfers"], "watches work on any device"),
     **dict.fromkeys(["rms_error", "samples_needed", "auc", "averaged", "cross_validate", "degrade", "table", "bank",
                      "recipes", "probability_kinked", "verdict", "scipy_composition"], "works on the host"),

@@ -252,11 +252,6 @@ def test_a_batch_is_its_signals_one_by_one(monkeypatch):
     assert torch.allclose(together.flatten(), alone, rtol=1e-12)
     monkeypatch.setitem(metric._AT_ONCE, "cpu", 1)
     assert torch.allclose(smp(values, spacing), alone, rtol=1e-12)
-    # Each row a part of its own, two threads at work on them.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    assert torch.allclose(smp(values, spacing), alone, rtol=1e-12)
-    torch.set_num_threads(threads)
 
 
 def test_signals_in_columns_are_read_as_a_view():
