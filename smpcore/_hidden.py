@@ -10,12 +10,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from smpcore import switches
-from smpcore._scope import Scope, eagerly, in_custom_function, opened
+from smpcore._scope import Opening, Scope, eagerly, in_custom_function
 
 __all__ = ["Hidden", "hidden_switches"]
 
@@ -71,8 +70,7 @@ class Hidden(NamedTuple):
 
 
 def hidden_switches(model, x: Tensor, scope: Scope) -> list[Hidden]:
-    """Operations on what depends on x that the measurement cannot see, in one plain pass, in order.
-    """
+    """Operations on what depends on x that the measurement cannot see, in one plain pass, in order."""
     kernels = _Kernels(x, scope)
     # Without gradients: a model's numpy calls go through, and nothing is kept for a backward pass.
     with torch.no_grad(), eagerly(), scope(), kernels, _Functions(kernels):
@@ -80,25 +78,20 @@ def hidden_switches(model, x: Tensor, scope: Scope) -> list[Hidden]:
     return list(dict.fromkeys(kernels.found))
 
 
-class _Functions(TorchFunctionMode):
+class _Functions(Opening):
     """Knows which function of torch is running."""
 
     def __init__(self, kernels: "_Kernels"):
         super().__init__()
-        self.kernels, self.inside = kernels, []
+        self.kernels = kernels
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if torch._C._functorch.peek_interpreter_stack() is not None:
             self.kernels.found.append(Hidden(self.kernels.scope.path, "torch.vmap", "outside", True))
-        within = opened(func)
-        if within is not None and func not in self.inside:
-            self.inside.append(func)
-            try:
-                with self:
-                    return within(*args, **kwargs)
-            finally:
-                self.inside.pop()
+        inside = self.inside(func)
+        if inside is not None:
+            return inside(*args, **kwargs)
         self.kernels.names.append(switches.canonical(func)[0])
         try:
             return func(*args, **kwargs)

@@ -14,13 +14,12 @@ permute, index and reshape as it likes.
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from smpcore._call import ANEW, IN_PLACE, PROPERTIES, RANDOM, TAKES_OUT, Call
 from smpcore._corners import crossings
 from smpcore._line import Line, Rows, each
-from smpcore._scope import opened
+from smpcore._scope import Opening
 from smpcore._straight import HOMOGENEOUS, READERS, STRAIGHT, tangents_of
 from smpcore._units import follow
 from smpcore.switches import canonical
@@ -42,7 +41,7 @@ def start_rows(tensor: Tensor, rows: Rows) -> Tensor:
     return tensor
 
 
-class Carrier(TorchFunctionMode):
+class Carrier(Opening):
     """Follows every call of a model on one stretch of a line.
 
     Attributes
@@ -66,7 +65,6 @@ class Carrier(TorchFunctionMode):
         self.gaps: list[tuple[float, float, str]] = []
         self.sizes: list[tuple[int, int]] = []  # (units before it, its numbers on one piece) of each tensor
         self._calls: dict[str, int] = {}
-        self._open: list = []
 
     def __torch_function__(self, func, types_, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -82,15 +80,9 @@ class Carrier(TorchFunctionMode):
         if name in READERS:
             return func(*args, **kwargs)
         if name != "__setitem__":
-            inside = opened(func)
-            # Some call themselves again under the same name: then it is one call.
-            if inside is not None and func not in self._open:
-                self._open.append(func)
-                try:
-                    with self:
-                        return inside(*args, **kwargs)
-                finally:
-                    self._open.pop()
+            inside = self.inside(func)
+            if inside is not None:
+                return inside(*args, **kwargs)
         return self._call(func, name, leaves, spec, places)
 
     # One call -----------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
-__all__ = ["Scope", "eagerly", "in_custom_function", "opened"]
+__all__ = ["Opening", "Scope", "eagerly", "in_custom_function"]
 
 _HAS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 _OPENED: dict = {}
@@ -46,7 +47,32 @@ class Scope:
         return (self.stack[-1] if self.stack else "") or "model"
 
 
-def opened(func: Callable) -> Callable | None:
+class Opening(TorchFunctionMode):
+    """A mode that sees the calls inside those functions of torch that are written in Python."""
+
+    def __init__(self):
+        super().__init__()
+        self._running: list[Callable] = []
+
+    def inside(self, func: Callable) -> Callable | None:
+        """What to call instead of a function, so that the calls inside it are seen; None where it is one call."""
+        found = _opened(func)
+        # A method that calls its parent's under the same name comes back as itself: then it is one call.
+        if found is None or func in self._running:
+            return None
+
+        def call(*args, **kwargs):
+            self._running.append(func)
+            try:
+                with self:
+                    return found(*args, **kwargs)
+            finally:
+                self._running.pop()
+
+        return call
+
+
+def _opened(func: Callable) -> Callable | None:
     """A function of torch written in Python, so that the calls inside it are seen; None for all others."""
     if not isinstance(func, types.FunctionType):
         return None

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from smpcore import switches
-from smpcore._scope import Scope, in_custom_function, opened
+from smpcore._scope import Opening, Scope, in_custom_function
 
 __all__ = ["Watch", "mark_of"]
 
@@ -35,7 +34,7 @@ _ORDER_AT = {"norm": 1, "vector_norm": 1, "linalg_vector_norm": 1,
              "renorm": 1, "cdist": 2, "pairwise_distance": 2, "dist": 2}
 
 
-class Watch(TorchFunctionMode):
+class Watch(Opening):
     """Sees every call of one forward pass; use within `forward_ad.dual_level()`.
 
     Parameters
@@ -55,7 +54,6 @@ class Watch(TorchFunctionMode):
         self.observe, self.scope, self.apart = observe, scope, apart
         self.calls: dict[str, int] = {}
         self.place = "model"
-        self.open: list[Callable] = []
 
     def layer(self, op: str) -> str:
         name = f"{self.scope.path}:{op}"
@@ -102,7 +100,7 @@ class Watch(TorchFunctionMode):
         else:
             if name in _DROPOUT:
                 self._check_dropout(args, kwargs)
-            result = self._through(func, args, kwargs)
+            result = (self.inside(func) or func)(*args, **kwargs)
         if moving:
             self._check(name, args, kwargs, result, tensors)
         _marked(result, tensors)
@@ -111,19 +109,6 @@ class Watch(TorchFunctionMode):
             if args[0]._base is not None:
                 _marked(args[0]._base, tensors)
         return result
-
-    def _through(self, func, args, kwargs):
-        """Run an operation, and see the calls inside it where it is written in Python."""
-        inside = opened(func)
-        # A method that calls its parent's under the same name comes back here as itself.
-        if inside is None or func in self.open:
-            return func(*args, **kwargs)
-        self.open.append(func)
-        try:
-            with self:
-                return inside(*args, **kwargs)
-        finally:
-            self.open.pop()
 
     def _check(self, name, args, kwargs, result, tensors):
         """Mark what depends on a switch that is not followed."""

@@ -8,13 +8,9 @@ import torch
 from brute import brute_smp
 from cases import ALL, MODELS, TOGETHER
 from torch import nn
-from torch.autograd import forward_ad
 from torch.nn.utils import prune
 
-from smpcore import attribute, models, paths, trace_line
-from smpcore._events import _places
-from smpcore._layerwise import Measurement
-from smpcore.benchmarks import peak_bytes
+from smpcore import attribute, models, paths
 from smpcore.models import FACE_INPUT, REFERENCE_SMP
 
 LINE = paths.line(torch.ones(6, dtype=torch.float64), -torch.arange(6, dtype=torch.float64))
@@ -194,147 +190,6 @@ def test_the_face_network_on_the_photograph():
     assert 0.7 < pools / float(found.total) < 0.95
 
 
-class Counter(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.calls = 0
-
-    def forward(self, x):
-        self.calls += 1
-        return torch.relu(x) * self.calls
-
-
-class Late(Counter):
-    """Changes only after the first calls."""
-
-    def forward(self, x):
-        self.calls += 1
-        return torch.relu(x) * max(self.calls, 3)
-
-
-def _linear(outputs=1):
-    return nn.Linear(6, outputs)
-
-
-class Steep(torch.autograd.Function):
-    """A derivative forward, and none backward."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return 1 * x
-
-    @staticmethod
-    def jvp(ctx, tangent):
-        return 1 * tangent
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient / 0
-
-
-class Backward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return 2 * x
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return 2 * gradient
-
-
-def _hooked():
-    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
-    model[1].register_full_backward_hook(lambda *_: None)
-    return model
-
-
-def _steep(x):
-    return Steep.apply(torch.relu(x))
-
-
-def _nan_later(x):
-    return torch.sqrt(x[:, :1] - 0.5)
-
-
-BAD = {
-    "not a tensor of times": (_linear, LINE, [0, 1], {}, TypeError, "times is a torch tensor"),
-    "one time": (_linear, LINE, TIMES[:1], {}, ValueError, "at least two times"),
-    "not finite": (_linear, LINE, torch.tensor([0, math.nan, 1]), {}, ValueError, r"times\[1\] is not a finite"),
-    "falling": (_linear, LINE, torch.tensor([0.0, 0.5, 0.5]), {}, ValueError, r"must increase.*times\[2\]"),
-    "chunk": (_linear, LINE, TIMES, {"chunk": 1}, ValueError, "chunk = 1.*at least 2"),
-    "dtype": (_linear, LINE, TIMES, {"dtype": torch.long}, TypeError, "floating torch type"),
-    "not a model": (lambda: 3, LINE, TIMES, {}, TypeError, "torch.nn.Module or a function"),
-    "batch norm": (lambda: nn.Sequential(_linear(), nn.BatchNorm1d(1)), LINE, TIMES, {}, ValueError,
-                   "1 .BatchNorm1d. is in training mode.*eval"),
-    "dropout": (lambda: nn.Dropout(), LINE, TIMES, {}, ValueError, "training mode.*eval"),
-    "functional dropout": (lambda: lambda x: nn.functional.dropout(x), LINE, TIMES, {}, ValueError, "random.*eval"),
-    "functional batch norm": (lambda: lambda x: nn.functional.batch_norm(x, None, None, training=True), LINE, TIMES,
-                              {}, ValueError, "by the batch.*eval"),
-    "path without tangent": (_linear, lambda t: torch.ones(len(t), 6), TIMES, {}, ValueError, "carries no tangent"),
-    "path of the wrong length": (_linear, lambda t: LINE(t)[:-1], TIMES, {}, ValueError, "one input for each time"),
-    "path of numpy": (_linear, lambda t: [1.0], TIMES, {}, TypeError, "must return a torch tensor"),
-    "many outputs": (lambda: _linear(65), LINE, TIMES, {}, ValueError, "65 outputs.*choose at most 64"),
-    "an index too far": (_linear, LINE, TIMES, {"outputs": [1]}, ValueError, "indices go from 0 to 0"),
-    "no outputs": (_linear, LINE, TIMES, {"outputs": []}, ValueError, "names 0 outputs"),
-    "a dictionary": (lambda: lambda x: {"y": x}, LINE, TIMES, {}, TypeError, "returns a dict.*outputs=lambda"),
-    "a choice of no tensor": (_linear, LINE, TIMES, {"outputs": lambda z: 1}, TypeError, "returned a int"),
-    "whole numbers": (lambda: lambda x: torch.ones(len(x), 1).long(), LINE, TIMES, {}, TypeError, "floating tensor"),
-    "one row for all": (lambda: lambda x: x.sum(0), LINE, TIMES, {}, ValueError, "one row for each"),
-    "a counter": (Counter, LINE, TIMES, {}, ValueError, "changes between calls"),
-    "a counter later": (Late, LINE, TIMES, {"chunk": 20}, ValueError, "changes between calls"),
-    "random numbers": (lambda: lambda x: x + torch.rand_like(x), LINE, TIMES, {}, ValueError, "changes between calls"),
-    "another size of batch": (lambda: lambda x: torch.relu(x) * len(x), LINE, TIMES, {}, ValueError,
-                              "place in the batch or on its size"),
-    "NaN in a path": (_linear, lambda t: torch.log(t - 0.2)[:, None].expand(-1, 6), TIMES, {}, ValueError,
-                      "the path's input is NaN at t = 0.15"),
-    "NaN before a layer": (lambda: lambda x: torch.relu(torch.log(x)), LINE, TIMES, {}, ValueError,
-                           "input of model:relu is NaN at t = 0.15 or 0.38"),
-    "inputs of another shape": (lambda: nn.Linear(5, 1), LINE, TIMES, {}, ValueError,
-                                r"does not run on inputs of shape \(3, 6\).*the path gives"),
-    "tensors of a type of its own": (lambda: lambda x: x @ torch.zeros(6, 2), LINE, TIMES, {}, ValueError,
-                                     "does not run in torch.float64.*new_zeros.*dtype=torch.float32"),
-    "samples mixed": (lambda: lambda x: x - x.max(), LINE, TIMES, {}, ValueError, "mixes the samples"),
-    "NaN": (lambda: _nan_later, LINE, TIMES, {}, ValueError, "not finite at sample"),
-    "infinitely steep": (lambda: lambda x: torch.sqrt(torch.relu(x)), LINE, TIMES, {}, ValueError,
-                         "slope is not finite at sample .*square root"),
-    "an infinite gain": (lambda: _steep, LINE, TIMES, {}, ValueError,
-                         "gain from model:relu to the output is not finite"),
-    "no forward AD": (lambda: lambda x: nn.functional.grid_sample(
-        x.reshape(-1, 1, 2, 3), torch.zeros(len(x), 2, 3, 2).to(x), align_corners=False).flatten(1), LINE, TIMES, {},
-        ValueError, "grid_sampl.* no forward-mode derivative.*weighted sum"),
-    "TorchScript": (lambda: torch.jit.trace(nn.ReLU(), torch.ones(1, 6)), LINE, TIMES, {}, ValueError, "TorchScript"),
-    "runs on some inputs": (lambda: _sometimes, LINE, TIMES, {"chunk": 7}, ValueError, "ran on some inputs"),
-    "no numbers": (lambda: lambda x: x[:, :0], LINE, TIMES, {}, ValueError, "holds no numbers"),
-    "half an output": (_linear, LINE, TIMES, {"outputs": 1.5}, TypeError, "outputs = 1.5: give whole numbers"),
-    "on the meta device": (lambda: nn.Linear(6, 1, device="meta"), LINE, TIMES, {}, ValueError,
-                           "weight is on the meta device"),
-    "quantised": (lambda: nn.Sequential(torch.ao.nn.quantized.ReLU6()), LINE, TIMES, {}, ValueError,
-                  "module 0 is quantised"),
-    "a custom function without a derivative": (lambda: lambda x: Backward.apply(torch.relu(x)), LINE, TIMES, {},
-                                               ValueError, "model runs a custom autograd function without.*jvp"),
-    "a backward hook": (lambda: _hooked(), LINE, TIMES, {}, ValueError, "1 runs a custom.*remove the hooks"),
-    "no copy": (lambda: _uncopied(), LINE, TIMES, {}, ValueError, "cannot be copied"),
-}
-
-
-def _sometimes(x):
-    return torch.relu(x) if len(x) in (3, 5) else torch.abs(x)
-
-
-def _uncopied():
-    model = _linear()
-    model.kept = (x for x in ())
-    return model
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*custom autograd function")
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_refused_in_a_sentence(name):
-    make, path, times, options, kind, match = BAD[name]
-    with pytest.raises(kind, match=match):
-        attribute(make(), path, times, **options)
-
-
 def test_what_is_read_beside_a_kink_halves_with_the_spacing():
     """Slopes of relu(x)**2 do not jump: what is left of its gain beside 0 is the error that the notes state."""
     line = paths.line(torch.tensor([-1.03]), torch.tensor([0.97]))
@@ -378,60 +233,6 @@ def test_weights_that_are_computed_from_others():
     torch.testing.assert_close(attribute(derived, LINE, TIMES).total, attribute(plain, LINE, TIMES).total)
 
 
-def test_a_number_read_out_of_a_tensor_is_warned_of():
-    def model(x):
-        return x if bool((x > -99).all()) else 2 * x
-
-    with pytest.warns(UserWarning, match="reads a number out of a tensor"):
-        attribute(model, LINE, TIMES)
-
-
-@pytest.mark.parametrize("name", ["convolutions and poolings", "mlp"])
-def test_memory_does_not_grow_with_the_samples(name):
-    model, start, end = named(name).build(0)
-    path = paths.line(start, end)
-    peaks = []
-    for samples in (129, 1025):
-        times = torch.linspace(0, 1, samples, dtype=torch.float64)
-        peaks.append(peak_bytes(lambda times=times: attribute(model, path, times, chunk=33)))
-    # Values and slopes are the results, held once by chunks and once joined; the times' differences are one more.
-    outputs = attribute(model, path, times[:9]).total.numel()
-    results = 8 * (samples - 129) * (1 + 4 * outputs)
-    assert peaks[0] > 10_000
-    assert peaks[1] < peaks[0] * 1.1 + results
-
-
-@pytest.mark.parametrize("path", [LINE, paths.line(LINE.start, LINE.end, length=0.7), paths.circle(6, seed=3),
-                                  paths.circle(6, seed=3, radius=0.1)])
-def test_a_path_that_knows_its_slope_measures_as_one_that_does_not(path):
-    times = TIMES * 0.7
-    dual = forward_ad.make_dual
-    with forward_ad.dual_level():
-        slope = forward_ad.unpack_dual(path(dual(times, torch.ones_like(times)))).tangent
-        torch.testing.assert_close(path.slope(times), slope, rtol=1e-13, atol=1e-15)
-    model, *_ = named("mlp").build(0)
-    known, asked = attribute(model, path, times), attribute(model, lambda t: path(t), times)
-    torch.testing.assert_close(known.slopes, asked.slopes, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(known.total, asked.total, rtol=1e-12, atol=1e-14)
-
-
-@pytest.mark.parametrize("size", [0, 7, 4095, 4096, 4101, 100_003])
-def test_switches_are_found_eight_at_a_time_as_one_by_one(size):
-    for part in (0.0, 0.01, 1.0):
-        found = torch.rand(size, generator=torch.Generator().manual_seed(size)) < part
-        assert torch.equal(_places(found), found.nonzero()[:, 0])
-
-
-def test_a_chunk_holds_as_many_samples_as_its_layers_are_small():
-    sizes = []
-    for width in (8, 1000, 40_000, 10_000_000):
-        run = Measurement(torch.relu, LINE, TIMES, None, torch.float64)
-        run.numbers = width
-        sizes.append(run.chunk())
-    assert sizes[0] > sizes[1] > sizes[2] == 65
-    assert sizes[3] == 2
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and there is none")
 @pytest.mark.parametrize("name", ["convolutions and poolings", "overlapping pools, 3/1", "transformer"])
@@ -441,30 +242,3 @@ def test_the_same_on_a_gpu(name):
     here = attribute(model, path, TIMES)
     there = attribute(model.cuda(), paths.line(start.cuda(), end.cuda()), TIMES)
     torch.testing.assert_close(there.total.cpu(), here.total, rtol=1e-8, atol=1e-12)
-
-
-class Idle(nn.Module):
-    """Six units of which the first two never move, on a path that comes back half-way."""
-
-    def forward(self, x):
-        still = torch.relu(0 * x[:, :1] + torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0, 2.0], dtype=x.dtype))
-        return torch.relu(x[:, :1]) + still.sum(1, keepdim=True)
-
-
-@pytest.mark.parametrize("copies", [2, 3, 5])
-def test_what_is_no_sample_is_not_taken_for_one(copies):
-    def stacked(x):
-        return torch.relu(torch.stack([x] * (copies - 1) + [x - 0.3])).mean(0)
-
-    expected = trace_line(stacked, LINE.start, LINE.end)
-    assert expected.certified
-    torch.testing.assert_close(attribute(stacked, LINE, TIMES).total, expected.smp)
-
-
-def test_a_layer_at_rest_and_a_path_that_comes_back_half_way():
-    times = torch.linspace(0, 2 * math.pi, 1001, dtype=torch.float64)
-    found = attribute(Idle(), lambda t: (torch.sin(2 * t) + 0.25)[:, None], times, chunk=17)
-    assert [layer.units for layer in found.layers] == [6, 1]
-    assert float(found.total) == pytest.approx(4 * 2 * (1 - 0.25**2) ** 0.5, rel=1e-2)
-    copies = attribute(lambda x: torch.relu(x.expand(3, *x.shape).contiguous()).mean(0), LINE, TIMES, chunk=17)
-    torch.testing.assert_close(copies.total, attribute(torch.relu, LINE, TIMES).total)

@@ -1,0 +1,210 @@
+"""Random architectures, each drawn from its seed as source text."""
+
+import random
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: Kinks that no call of Python shows: refused, never certified.
+HIDDEN = ["x = TRACED(x)", "x = torch.linalg.norm(torch.stack([x, 0 * x]), 1, 0)",
+          "x = torch.copysign(x, torch.ones_like(x))",
+          "x = F.hinge_embedding_loss(x, torch.ones_like(x) - 2, margin=0.5, reduction='none')"]
+
+
+@dataclass
+class Draft:
+    """A network while it is being drawn: lines of ``__init__`` and ``forward``, and the shape of x so far."""
+
+    rng: random.Random
+    dimensions: int
+    channels: int
+    side: int
+
+    def __post_init__(self):
+        self.init, self.body, self.count = [], [], 0
+
+    def module(self, text: str) -> str:
+        self.count += 1
+        self.init.append(f"self.m{self.count} = {text}")
+        return f"self.m{self.count}"
+
+    def conv(self, out: int | None = None) -> str:
+        out, d = out or self.channels, self.dimensions
+        if d == 0:
+            return self.module(f"nn.Linear({self.channels}, {out})")
+        groups = self.channels if out == self.channels and self.rng.random() < 0.2 else 1
+        return self.module(f"nn.Conv{d}d({self.channels}, {out}, 3, padding=1, groups={groups})")
+
+    def say(self, line: str) -> None:
+        self.body.append(line)
+
+
+def activation(draft: Draft, x: str = "x") -> str:
+    """An expression that applies some unit to ``x``."""
+    kinds = ["torch.relu({x})", "F.relu({x})", "({x} * 1).relu_()", "F.relu({x}, inplace=True)",
+             "F.leaky_relu({x}, 0.2)", "F.relu6(3 * {x})", "F.hardtanh({x}, -0.4, 0.5)",
+             "{x}.clamp(min=-0.1, max=0.6)", "torch.abs({x})", "F.softshrink({x}, 0.1)", "torch.clamp_min({x}, 0.05)",
+             "torch.maximum({x}, -0.3 * {x})", "torch.min({x}, 0.1 - {x})", "F.rrelu({x}, 0.1, 0.3)",
+             "F.threshold({x}, 0.1, 0.1)", "{x}.clip(max=0.2)"]
+    if draft.rng.random() < 0.3:
+        prelu = draft.module(f"nn.PReLU({draft.rng.choice([1, draft.channels])})")
+        return f"{prelu}({x})"
+    # A writing kind only where x is nobody else's: behind `* 1`.
+    kind = draft.rng.choice(kinds)
+    return kind.format(x=f"({x} * 1)" if "inplace" in kind else x)
+
+
+def act(draft: Draft) -> None:
+    draft.say(f"x = {activation(draft)}")
+
+
+def layer(draft: Draft) -> None:
+    out = draft.rng.choice([2, 3, 4]) if draft.dimensions else draft.rng.choice([4, 6, 8])
+    name = draft.conv(out)
+    draft.channels = out
+    draft.say(f"x = {name}(x)")
+    act(draft)
+
+
+def residual(draft: Draft) -> None:
+    first, second = draft.conv(), draft.conv()
+    draft.say(f"y = {second}({activation(draft, f'{first}(x)')})")
+    draft.say(draft.rng.choice(["x = x + y", "y += x\nx = y", "x = torch.add(y, x)", "x = F.relu(x)\nx = x - y"]))
+    if draft.rng.random() < 0.5:
+        act(draft)
+
+
+def shared(draft: Draft) -> None:
+    name, unit = draft.conv(), draft.module("nn.ReLU()")
+    for _ in range(2):
+        draft.say(f"x = {unit}({name}(x))")
+
+
+def norm(draft: Draft) -> None:
+    d = draft.dimensions
+    draft.say(f"x = {draft.module(f'nn.BatchNorm{max(d, 1)}d({draft.channels})')}(x)")
+
+
+def both_signs(draft: Draft) -> None:
+    draft.say("x = torch.cat([F.relu(x), F.relu(-x)], 1)")
+    draft.channels *= 2
+    reduce = draft.conv(draft.channels // 2)
+    draft.channels //= 2
+    draft.say(f"x = {reduce}(x)")
+
+
+def maxout(draft: Draft) -> None:
+    name = draft.conv(2 * draft.channels)
+    draft.say(f"y = {name}(x)")
+    draft.say(draft.rng.choice([
+        "x = torch.maximum(*y.chunk(2, 1))", "x = y.unflatten(1, (2, -1)).amax(1)",
+        "x = y.unflatten(1, (-1, 2)).max(2).values", "x = torch.minimum(y[:, ::2], y[:, 1::2])",
+        "a, b = y.chunk(2, 1)\nx = torch.maximum(a, b) - 0.5 * torch.minimum(a, b)"]))
+
+
+def written_view(draft: Draft) -> None:
+    draft.say("x = x * 1")
+    draft.say(draft.rng.choice(["x[:, :1].relu_()", "y = x[:, 1:]\ny.clamp_(min=0)", "x[:, :1] = F.relu(x[:, :1])",
+                                "y = x[:, :1]\nx.mul_(0.5)\nx = x + y.relu()"]))
+
+
+def pool(draft: Draft) -> None:
+    d, side = draft.dimensions, draft.side
+    if not d or side < 3:
+        return layer(draft)
+    kind = draft.rng.random()
+    if kind < 0.2:
+        draft.side = draft.rng.randint(1, side - 1)
+        draft.say(f"x = F.adaptive_max_pool{d}d(x, {draft.side})")
+        return None
+    size, stride = draft.rng.choice([(2, 2), (3, 2), (2, 1), (3, 1), (3, 3)])
+    padding = draft.rng.choice([0, 0, 1 if size > 2 else 0])
+    dilation = 2 if side + 2 * padding >= 2 * (size - 1) + 1 and draft.rng.random() < 0.2 else 1
+    ceil = draft.rng.random() < 0.4
+    window = dilation * (size - 1) + 1
+    if kind < 0.35:
+        padding, dilation, window = 0, 1, size
+        draft.say(f"x = F.avg_pool{d}d(x, {size}, {stride}, ceil_mode={ceil})")
+    else:
+        if draft.rng.random() < 0.6:
+            draft.say("x = F.relu(x)")
+        options = f"{size}, stride={stride}, padding={padding}, dilation={dilation}, ceil_mode={ceil}"
+        draft.say(draft.rng.choice([
+            f"x = {draft.module(f'nn.MaxPool{d}d({options})')}(x)", f"x = F.max_pool{d}d(x, {options})",
+            f"x = F.max_pool{d}d(x, {options}, return_indices=True)[0]"]))
+    reach = side + 2 * padding - window
+    draft.side = reach // stride + 1
+    if ceil and reach % stride and draft.side * stride < side + padding:
+        draft.side += 1
+    return None
+
+
+def turned(draft: Draft) -> None:
+    draft.say("x = torch.relu(x.movedim(1, -1)).movedim(-1, 1)" if draft.dimensions else
+              "x = F.relu(x.unsqueeze(-1)).squeeze(-1)")
+
+
+BLOCKS = [act, layer, layer, residual, shared, norm, both_signs, maxout, written_view, pool, pool, pool, turned]
+
+
+def draw(seed: int) -> str:
+    """The source text of one network: a class ``Net``, and the shape of its input."""
+    rng = random.Random(seed)
+    dimensions = rng.choice([0, 1, 1, 2, 2, 2, 3])
+    side = (1, 8, 5, 3)[dimensions]
+    channels = rng.choice([1, 2]) if dimensions else 6
+    shape = (channels, *[side] * dimensions)
+    draft = Draft(rng, dimensions, channels, side)
+    layer(draft)
+    for _ in range(rng.randint(1, 4)):
+        rng.choice(BLOCKS)(draft)
+    # Drawn apart, so that all else of a seed is as it is without.
+    apart = random.Random(-1 - seed)
+    hidden = apart.random() < 0.04
+    if hidden:
+        draft.say(apart.choice(HIDDEN))
+    draft.say("x = x.flatten(1)")
+    flat = draft.channels * draft.side**dimensions
+    if rng.random() < 0.6:
+        draft.say(f"x = F.relu({draft.module(f'nn.Linear({flat}, 8)')}(x))")
+        flat = 8
+    heads = [draft.module(f"nn.Linear({flat}, {rng.choice([1, 2])})") for _ in range(rng.choice([1, 1, 2]))]
+    outs = [f"{head}(x)" for head in heads]
+    if len(outs) > 1:
+        outs[1] = f"torch.relu({outs[1]})"
+    draft.say(f"return torch.cat([{', '.join(outs)}], 1)")
+    lines = "\n".join(draft.body).split("\n")
+    inner = "\n        "
+    return (f"class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n        "
+            f"{inner.join(draft.init)}\n\n    def forward(self, x):\n        {inner.join(lines)}\n\n\n"
+            f"SHAPE = {shape}\nHIDDEN = {hidden}\n")
+
+
+def script(seed: int) -> str:
+    """A program that builds the network of ``seed`` and its line, and traces it."""
+    text = draw(seed)
+    traced = "TRACED = torch.jit.trace(torch.relu, torch.ones(2))\n\n\n" if "TRACED" in text else ""
+    return f'''import torch
+from torch import nn
+from torch.nn import functional as F
+
+{traced}{text}
+torch.manual_seed({seed})
+model = Net().double().eval()
+for module in model.modules():
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        module.running_mean.normal_(0, 0.3)
+        module.running_var.uniform_(0.5, 2)
+start, end = 2 * torch.randn(2, *SHAPE, dtype=torch.float64)
+'''
+
+
+def build(seed: int) -> tuple[torch.nn.Module, Tensor, Tensor, bool]:
+    """The network of ``seed``, the two ends of its line, and whether some of its kinks are out of sight."""
+    names: dict = {}
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        exec(script(seed), names)
+    return names["model"], names["start"], names["end"], names["HIDDEN"]
