@@ -14,8 +14,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from smpcore import attribute, device
-from smpcore._architectures import ARCHITECTURES, build, logits
-from smpcore.benchmarks import in_turns
+from smpcore.experiments.architectures import ARCHITECTURES, build, logits
+from smpcore.experiments.benchmarks import in_turns
 from smpcore.paths import line
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from smpcore import signals, smp
-from smpcore.benchmarks import in_turns, scipy_composition
+from smpcore.experiments.benchmarks import in_turns, scipy_composition
 
 
 def main() -> None:

@@ -47,7 +47,8 @@ def write_sweep(folder: Path, figure: Path = SWEEP) -> Path:
     """
     import matplotlib.pyplot as plt
 
-    from smpcore import plotting, results
+    from smpcore import plotting
+    from smpcore.experiments import results
 
     runs = results.load(folder)
     runs = runs if runs.empty else runs[runs["notebook"] == "02_relu"]

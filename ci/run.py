@@ -69,12 +69,12 @@ def main(given=None):
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end is an interruption too
     try:
         if chosen.scheduler:
-            import cluster
-            chosen.connection = cluster.Connection(chosen.scheduler)  # sought while the rest is imported
-        import job
+            import executors
+            chosen.connection = executors.Connection(chosen.scheduler)  # sought while the rest is imported
+        import commands
     except KeyboardInterrupt:
         return 130
-    return job.main(chosen)
+    return commands.main(chosen)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import environment
 import papermill
 import psutil
 from environment import Refused
-from given import names_code
+from parameters import names_code
 from tqdm import tqdm
 from traitlets.config import Config
 
@@ -143,7 +143,7 @@ def _in_process(to_parent, path: Path, given: dict, folder: Path, threads: int, 
 
 def execute_one(path: Path, given: dict, folder: Path, threads: int, caller: str) -> Outcome:
     """One notebook into a folder: the executed copy, the record of its numbers, and `run.json` about the run."""
-    from smpcore import _records
+    from smpcore.experiments import run_files
     name, begin = path.stem, time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     given = {**given, "output_dir": given.get("output_dir") or str(folder)}
@@ -153,7 +153,7 @@ def execute_one(path: Path, given: dict, folder: Path, threads: int, caller: str
     error, content = _papermill(path, given, folder / path.name, threads, caller), {}
     if not error and record.is_file():
         try:
-            content = _records.read_record(record)
+            content = run_files.read_record(record)
         except ValueError as why:
             error = f"it wrote a record, {record.name}, that cannot be used: {why}"
     outcome = Outcome(name, folder, time.perf_counter() - begin, error, content, _seconds_of_cells(folder / path.name))

@@ -7,14 +7,14 @@ import json
 import re
 from pathlib import Path
 
-import cluster
-import index
-import keep
+import executors
 import nbformat
-import page
+import report_page
+import run_store
 import runner
+import sweep_page
 from environment import Refused
-from given import check, items, parameters_of, read
+from parameters import check, items, parameters_of, read
 from tqdm import tqdm
 
 
@@ -60,7 +60,7 @@ def _range(values: str) -> list[int]:
     return list(found)
 
 
-def tasks(paths: list[Path], given: dict[str, dict], sweep: list[str], elsewhere: bool = False) -> list[keep.Task]:
+def tasks(paths: list[Path], given: dict[str, dict], sweep: list[str], elsewhere: bool = False) -> list[run_store.Task]:
     """Every run of the product, checked against the notebooks' parameters; none twice.
 
     Parameters
@@ -87,7 +87,7 @@ def tasks(paths: list[Path], given: dict[str, dict], sweep: list[str], elsewhere
         if repeated := {name for name in names if names.count(name) > 1}:
             raise Refused(f"--sweep names {', '.join(sorted(repeated))} twice")
         cells = [cell.source for cell in nbformat.read(path, 4).cells]
-        about = {"title": index.title_of(path), "cells": _hash(cells)[:8],
+        about = {"title": report_page.title_of(path), "cells": _hash(cells)[:8],
                  "meanings": {key: entry["help"] for key, entry in known.items()}}
         for values in itertools.product(*(values for _, values in axes)):
             chosen = check(path.stem, {**given[path.stem], **dict(zip(names, values, strict=True))}, known)
@@ -95,7 +95,7 @@ def tasks(paths: list[Path], given: dict[str, dict], sweep: list[str], elsewhere
                 raise Refused("output_dir is not for sweeps, whose results go beside the notebooks; use --output")
             full = {**{key: entry["default"] for key, entry in known.items()}, **chosen}
             run = _name(cells, full, elsewhere)
-            found[(path.stem, run)] = keep.Task(str(path), chosen, about, run)
+            found[(path.stem, run)] = run_store.Task(str(path), chosen, about, run)
     return list(found.values())
 
 
@@ -118,16 +118,16 @@ def job(chosen, paths: list[Path], given: dict[str, dict], output: Path) -> int:
     """Run what is missing of a sweep, then collect what is there; the number of the exit."""
     wanted = tasks(paths, given, chosen.sweep, elsewhere=chosen.connection is not None)
     runner.need_writable(output)
-    keep.clean(output)
+    run_store.clean(output)
     runner.clean_sockets()
-    missing = [task for task in wanted if chosen.force or not keep.finished(task, output)]
+    missing = [task for task in wanted if chosen.force or not run_store.finished(task, output)]
     if len(missing) < len(wanted):
         print(f"{len(wanted) - len(missing)} of {len(wanted)} runs are there already (--force runs them again)")
     client = chosen.connection.client() if chosen.connection and missing else None
     failures = {}
     try:
         with tqdm(total=len(missing), unit="run", disable=not missing) as bar:
-            for task, error in cluster.execute(missing, output, chosen.jobs, client, chosen.force):
+            for task, error in executors.execute(missing, output, chosen.jobs, client, chosen.force):
                 if error:
                     failures[task.run] = (task, error)
                 bar.update()
@@ -141,7 +141,7 @@ def job(chosen, paths: list[Path], given: dict[str, dict], output: Path) -> int:
 
 def _collect(wanted, failures, output: Path) -> bool:
     try:
-        for path in page.collect(wanted, failures, output):
+        for path in sweep_page.collect(wanted, failures, output):
             print(path)
         return True
     except OSError as error:

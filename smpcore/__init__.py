@@ -12,7 +12,9 @@ arXiv:2103.14731, 2021).
 Names are imported on first use, so that `import smpcore` stays quick and needs numpy, scipy and torch alone.
 """
 
+import sys
 from importlib import import_module
+from importlib.util import spec_from_loader
 
 __version__ = "0.1.0"
 
@@ -21,8 +23,17 @@ _HOME = {
     "attribute": "attribution", "Attribution": "attribution", "LayerSmp": "attribution",
     "trace_line": "tracing", "LineTrace": "tracing",
 }
-_MODULES = ("attribution", "device", "forensics", "metric", "models", "paths", "plotting", "propagation",
-            "results", "signals", "switches", "tracing", "training")
+_MODULES = ("attribution", "benchmarks", "device", "experiments", "forensics", "inspection", "metric", "models",
+            "paths", "plotting", "propagation", "results", "signals", "switches", "tracing", "training", "units")
+#: Modules that are also found under an older or shorter name: ``from smpcore.results import start``.
+_ALSO = {
+    "results": "experiments.results", "benchmarks": "experiments.benchmarks", "training": "experiments.regressors",
+    "switches": "units.table", "propagation.rules": "propagation.closed_forms",
+    "propagation.crossings": "propagation.closed_forms.crossing_variance",
+    "propagation.spread": "propagation.closed_forms.spread", "propagation.layers": "propagation.given_weights",
+    "propagation.statistics": "propagation.given_weights.statistics",
+    "propagation.networks": "propagation.predict_network",
+}
 
 __all__ = ["__version__", "attribute", "find_kinks", "propagation", "smp", "trace_line"]
 
@@ -40,3 +51,22 @@ def __getattr__(name):
 
 def __dir__():
     return sorted({*globals(), *_HOME, *_MODULES})
+
+
+class _Also:
+    """Imports the modules of `_ALSO`; each is one module under two names."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return spec_from_loader(name, _Also) if name.removeprefix("smpcore.") in _ALSO else None
+
+    @staticmethod
+    def create_module(spec):
+        return None
+
+    @staticmethod
+    def exec_module(module):
+        sys.modules[module.__name__] = import_module(f"smpcore.{_ALSO[module.__name__.removeprefix('smpcore.')]}")
+
+
+sys.meta_path.append(_Also)

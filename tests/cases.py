@@ -1,6 +1,6 @@
 """Models with every unit that can switch: one table for all that measures inside a model.
 
-`UNITS` has one entry for each operation of `switches.TABLE`, `MODELS` the architectures. A case is drawn from
+`UNITS` has one entry for each operation of `units.TABLE`, `MODELS` the architectures. A case is drawn from
 its seed: `case.build(seed)` gives the model, and the two ends of a line through its inputs.
 """
 
@@ -21,7 +21,7 @@ class Case:
     Attributes
     ----------
     name
-        Unique; for `UNITS` it starts with the operation's name in `switches.TABLE`.
+        Unique; for `UNITS` it starts with the operation's name in `units.TABLE`.
     make
         Builds it; torch's random state is set before.
     shape

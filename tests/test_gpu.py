@@ -16,12 +16,13 @@ import torch
 from torch import nn
 
 import smpcore
-from smpcore import attribute, find_kinks, forensics, models, paths, propagation, signals, smp, trace_line, training
-from smpcore._architectures import ARCHITECTURES
-from smpcore.benchmarks import finely_sampled_smp, forward_pass, sampled_slopes, transform_line
+from smpcore import attribute, find_kinks, forensics, models, paths, propagation, signals, smp, trace_line
+from smpcore.experiments import regressors as training
+from smpcore.experiments.architectures import ARCHITECTURES
+from smpcore.experiments.benchmarks import finely_sampled_smp, forward_pass, sampled_slopes, transform_line
 from smpcore.models import cnn, mlp, reference_cnn, reference_line
 from smpcore.paths import blob, circle, line
-from smpcore.propagation import crossings
+from smpcore.propagation.closed_forms import crossing_variance as crossings
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and there is none here")
 ROOT = Path(__file__).resolve().parent.parent
@@ -257,7 +258,7 @@ def test_single_precision_is_near_double(device):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_image_models_on_a_gpu(name):
     pytest.importorskip("transformers", reason="the extra 'architectures' is not installed")
-    from smpcore._architectures import build, logits
+    from smpcore.experiments.architectures import build, logits
     ends = [tensor(3, 224, 224, seed=seed) for seed in (1, 2)]
     here = attribute(build(name), line(*ends), times("cpu", 3), outputs=logits)
     there = attribute(build(name).cuda(), line(*[each.cuda() for each in ends]), times("cuda", 3), outputs=logits)

@@ -1,26 +1,22 @@
 """Predicted SMP: block by block, then through whole networks. Nothing here measures."""
 
-from smpcore.propagation import _layer_pools, _layer_units  # noqa: F401
-from smpcore.propagation.layers import Residual, propagate
-from smpcore.propagation.networks import LayerPrediction, NetworkPrediction, predict_network
-from smpcore.propagation.rules import (
+from smpcore.propagation.closed_forms import (
     MaxPoolSmp,
+    Spread,
+    convex_unit_smp,
     linear_smp,
     max_pool_smp,
     max_pool_smp_estimate,
+    maximum_smp,
     random_linear_smp,
     shared_linear_smp,
+    simulated_spread,
     two_slope_smp,
     two_slope_smp_std,
-)
-from smpcore.propagation.spread import (
-    Spread,
-    convex_unit_smp,
-    maximum_smp,
-    simulated_spread,
     two_slope_spread,
 )
-from smpcore.propagation.statistics import Statistics
+from smpcore.propagation.given_weights import Residual, Statistics, elementwise, max_pool, propagate  # noqa: F401
+from smpcore.propagation.predict_network import LayerPrediction, NetworkPrediction, predict_network
 
 __all__ = [
     "LayerPrediction", "MaxPoolSmp", "NetworkPrediction", "Residual", "Spread", "Statistics", "convex_unit_smp",

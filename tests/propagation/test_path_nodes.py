@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from smpcore import attribute, models, paths, propagation
-from smpcore.propagation._paths import chosen_times, motion
+from smpcore.propagation.path_nodes import chosen_times, motion
 
 F64 = torch.float64
 TIMES = torch.linspace(0, 1, 4001, dtype=F64)

@@ -1,0 +1,97 @@
+"""What executed notebooks leave for their reader: one page with a card for each; and the list of what can be run."""
+
+import base64
+import html
+from pathlib import Path
+
+import nbformat
+from parameters import parameters_of
+from runner import ABOUT, Outcome
+
+from smpcore.experiments import run_files
+
+_STYLE = """
+body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+img{max-width:100%}td{padding:.1rem 1rem .1rem 0;border-bottom:1px solid #ddd}
+.bad{color:#b00020}.good{color:#006b3c}
+"""
+
+
+def listing(paths: list[Path]) -> str:
+    """Notebooks with their parameters, defaults and help."""
+    lines = []
+    for path in paths:
+        lines.append(f"{path.stem}   {title_of(path)}")
+        for key, entry in parameters_of(path).items():
+            lines.append(f"    {key}: {entry['type']} = {entry['default']!r}   {entry['help']}")
+    return "\n".join(lines)
+
+
+def title_of(path: Path) -> str:
+    """The first heading of a notebook, or its name."""
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type == "markdown" and cell.source.strip():
+            return cell.source.lstrip().splitlines()[0].lstrip("# ").strip()
+    return path.stem
+
+
+def main_figure(path: Path) -> str:
+    """The PNG, in base64, of the cell tagged `main-figure`, else the first of the notebook, else ""."""
+    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    cells.sort(key=lambda cell: "main-figure" not in cell.metadata.get("tags", []))
+    for cell in cells:
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                return output["data"]["image/png"].strip().replace("\n", "")
+    return ""
+
+
+def write(outcomes: list[Outcome], folder: Path) -> Path:
+    """`index.html`, one file, readable without a server: this run's notebooks, and those that ran there before.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be written.
+    """
+    now = {outcome.name: outcome for outcome in outcomes}
+    before = {outcome.name: outcome for outcome in _earlier(folder) if outcome.name not in now}
+    everything = sorted({**before, **now}.items())
+    cards = "".join(_card(outcome, folder, "" if name in now else "an earlier run: ") for name, outcome in everything)
+    run_files.write_atomically(folder / "index.html", (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Executed notebooks</title>"
+        f"<style>{_STYLE}</style><h1>Executed notebooks</h1>{cards}</html>\n"))
+    return folder / "index.html"
+
+
+def _earlier(folder: Path) -> list[Outcome]:
+    found = []
+    for about in folder.glob(f"[0-9][0-9]_*/{ABOUT}"):
+        place = about.parent
+        try:
+            said = run_files.read_about(about)
+            record = place / f"{place.name}.json"
+            found.append(Outcome(place.name, place, said["seconds"], said.get("error", ""),
+                                 run_files.read_record(record) if record.is_file() else {}))
+        except (OSError, ValueError):
+            continue  # being written, or damaged: it has no card until it runs again
+    return found
+
+
+def _card(outcome: Outcome, folder: Path, when: str) -> str:
+    title, figure = outcome.name, ""
+    try:
+        title, figure = title_of(outcome.notebook), main_figure(outcome.notebook)
+        base64.b64decode(figure, validate=True)
+    except Exception:  # no notebook, or a damaged one: the card says what is known
+        figure = ""
+    link = html.escape(outcome.notebook.relative_to(folder).as_posix())
+    rows = "".join(f"<tr><td>{html.escape(key)}</td><td>{value:.6g}</td></tr>"
+                   for key, value in outcome.record.get("results", {}).items())
+    state = html.escape(f"{when}failed: {outcome.error}" if outcome.error else f"{when}ran")
+    return (f"<section><h2>{html.escape(title)}</h2><p class={'bad' if outcome.error else 'good'}>{state}, "
+            f"{outcome.seconds:.0f} s"
+            + (f" · <a href='{link}'>{html.escape(outcome.name)}.ipynb</a>" if outcome.notebook.is_file() else "")
+            + "</p>" + (f"<img alt='main figure of {html.escape(title, quote=True)}' "
+                        f"src='data:image/png;base64,{figure}'>" if figure else "")
+            + f"<table>{rows}</table></section>")

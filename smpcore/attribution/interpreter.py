@@ -1,0 +1,236 @@
+"""Run a model and see every unit that can switch, whatever it is called by.
+
+`Watch` is a `TorchFunctionMode` around one forward pass with a tangent (forward-mode AD). Operations of
+`units.TABLE` are handed to an observer; tangents of convolutions and linear layers are taken by hand, which
+halves their cost; what switches and is not followed leaves a mark on its result, which travels to whatever
+depends on it.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.utils._pytree import tree_map_only
+
+from smpcore.inspection.module_scope import Opening, Scope, in_custom_function
+from smpcore.units import table as switches
+
+__all__ = ["Watch", "mark_of"]
+
+_LINEAR = {"linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+_DROPOUT = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout",
+            "feature_dropout"}
+# Results that are no floating tensor, yet say nothing of which side a unit is on.
+_HARMLESS = {"isnan", "isinf", "isfinite", "size", "dim", "numel", "is_floating_point", "is_complex", "stride",
+             "zeros_like", "ones_like", "empty_like", "full_like", "new_zeros", "new_ones", "new_full", "new_empty",
+             "new_tensor", "rand_like", "randn_like"}
+_NUMBERS = {"item", "tolist", "__bool__", "__float__", "__int__", "__index__", "is_nonzero", "equal", "allclose",
+            "numpy", "__array__"}
+_MODES = {"_set_grad_enabled", "set_grad_enabled"}
+# Selections among norms only: the others are smooth away from 0.
+_ORDER_AT = {"norm": 1, "vector_norm": 1, "linalg_vector_norm": 1,
+             "renorm": 1, "cdist": 2, "pairwise_distance": 2, "dist": 2}
+
+
+class Watch(Opening):
+    """Sees every call of one forward pass; use within `forward_ad.dual_level()`.
+
+    Parameters
+    ----------
+    observe
+        ``observe(layer, description, edge, output)`` for each call that can switch: the layer's name, what
+        `units.describe` says of it, where in the graph its gains are found, and the output's values.
+    scope
+        Says which module is running.
+    apart
+        Keep each unit's input and output apart from what the model goes on to write into: slower, and needed only
+        where the model overwrites what its backward pass reads.
+    """
+
+    def __init__(self, observe: Callable, scope: Scope, apart: bool = False):
+        super().__init__()
+        self.observe, self.scope, self.apart = observe, scope, apart
+        self.calls: dict[str, int] = {}
+        self.place = "model"
+
+    def layer(self, op: str) -> str:
+        name = f"{self.scope.path}:{op}"
+        self.calls[name] = self.calls.get(name, 0) + 1
+        return name if self.calls[name] == 1 else f"{name}#{self.calls[name]}"
+
+    def __torch_function__(self, func, types_, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name, in_place = switches.canonical(func)
+        # Inside a custom function's forward both modes are off, and its own derivatives count.
+        if torch.is_grad_enabled() or name in _MODES or in_custom_function():
+            return self._call(func, name, in_place, args, kwargs)
+        # Where the model turns gradients off, gains would be 0 without a word.
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._call(func, name, in_place, args, kwargs)
+
+    def _call(self, func, name, in_place, args, kwargs):
+        tensors = list(_tensors((args, kwargs)))
+        self.place = f"{self.scope.path}:{name}"
+        if name == "__get__" and getattr(func.__self__, "__name__", "") == "data":
+            name = "detach"
+        elif name in ("__get__", "__set__"):
+            return _marked(func(*args, **kwargs), tensors)
+        moving = any(switches.moves(tensor) for tensor in tensors if tensor.is_floating_point())
+        if moving and name in switches.TABLE:
+            mark = next((mark_of(tensor) for tensor in tensors if mark_of(tensor)), None)
+            result = self._unit(func, name, in_place, args, kwargs)
+            if mark:
+                _mark(result, mark)
+            return result
+        if name in _NUMBERS and (moving or any(mark_of(tensor) for tensor in tensors)):
+            warnings.warn(f"{self.place}: the model reads a number out of a tensor that depends on the path; if it "
+                          "decides what is computed, what switches there is not counted", stacklevel=3)
+            # Its number, not its derivatives.
+            args, kwargs = tree_map_only(Tensor, torch.Tensor.detach, (args, kwargs))
+            return func(*args, **kwargs)
+        if name in _LINEAR and moving:
+            result = self._linear(func, args, kwargs)
+        elif name == "batch_norm" and moving:
+            result = self._batch_norm(func, args, kwargs)
+        elif name == "detach":
+            # The value goes on, and its slope with it.
+            result = args[0].view_as(args[0])
+        else:
+            if name in _DROPOUT:
+                self._check_dropout(args, kwargs)
+            result = (self.inside(func) or func)(*args, **kwargs)
+        if moving:
+            self._check(name, args, kwargs, result, tensors)
+        _marked(result, tensors)
+        if in_place and args and isinstance(args[0], Tensor):
+            _marked(args[0], tensors)
+            if args[0]._base is not None:
+                _marked(args[0]._base, tensors)
+        return result
+
+    def _check(self, name, args, kwargs, result, tensors):
+        """Mark what depends on a switch that is not followed."""
+        advice = switches.UNFOLLOWED.get(name)
+        if name in _ORDER_AT:
+            at = _ORDER_AT[name]
+            order = kwargs.get("p", kwargs.get("ord", args[at] if len(args) > at else 2))
+            if order in (None, "fro", "nuc") or not isinstance(order, int | float) or 1 < order < float("inf"):
+                advice = None
+        if advice is None and name not in _HARMLESS and any(
+                not part.is_floating_point() and not part.is_complex() for part in _tensors(result)):
+            advice = switches.UNFOLLOWED["gt"]
+        if advice is not None:
+            _mark(result, f"{self.place} switches, and the output depends on it: {advice}")
+
+    def _linear(self, func, args, kwargs):
+        x, rest, kwargs = _first(args, kwargs)
+        others = [*rest, *kwargs.values()]
+        if any(isinstance(part, Tensor) and switches.moves(part) for part in others) or not switches.moves(x):
+            return func(x, *rest, **kwargs)
+        value, slope = forward_ad.unpack_dual(x)
+        y = func(value, *rest, **kwargs)
+        with torch.no_grad():
+            bias = {"bias": None} if "bias" in kwargs else {}
+            without = (rest[0], None, *rest[2:]) if len(rest) > 1 else rest
+            slope = func(slope.detach(), *without, **(kwargs | bias))
+        return forward_ad.make_dual(y, slope)
+
+    def _batch_norm(self, func, args, kwargs):
+        names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+        given = dict(zip(names, args, strict=False)) | kwargs
+        if given.get("training"):
+            raise ValueError(f"{self.scope.path} normalises by the batch, so the output is not a function of t: "
+                             "call model.eval() first, and keep running statistics")
+        value, slope = forward_ad.unpack_dual(given["input"])
+        y = func(**(given | {"input": value}))
+        with torch.no_grad():
+            mean = torch.zeros_like(given["running_mean"])
+            slope = func(**(given | {"input": slope.detach(), "running_mean": mean, "bias": None}))
+        return forward_ad.make_dual(y, slope)
+
+    def _check_dropout(self, args, kwargs):
+        p = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
+        if kwargs.get("training", args[2] if len(args) > 2 else True) and p > 0:
+            raise ValueError(f"{self.scope.path} drops units at random, so the output is not a function of t: "
+                             "call model.eval() first")
+
+    def _unit(self, func, name, in_place, args, kwargs):
+        layer = self.layer(name)
+        try:
+            seen = switches.describe(name, args, kwargs)
+        except ValueError as error:
+            raise ValueError(f"{layer}: {error}") from None
+        if seen is None:
+            return func(*args, **kwargs)
+        inputs = seen.inputs
+        if self.apart:
+            inputs = tuple(part.clone() for part in inputs)
+        found = seen.output(*inputs)
+        y, where = found if isinstance(seen, switches.Selection) else (found, None)
+        value, slope = forward_ad.unpack_dual(y)
+        if not value.requires_grad:
+            value = value.detach().requires_grad_()
+        edge = torch.autograd.graph.get_gradient_edge(value)
+        out = value.clone() if self.apart or value.is_leaf else value
+        self.observe(layer, seen, edge, value.detach(), where)
+        if slope is not None:
+            out = forward_ad.make_dual(out, slope.detach())
+        result = out if where is None else seen.arrange(out, where)
+        if where is not None and result is not out:
+            _mark([part for part in result if not part.is_floating_point()],
+                  f"the indices of {layer} switch, and the output depends on them: {switches.UNFOLLOWED['gt']}")
+        target = kwargs.get("input", args[0] if args else None)
+        given = kwargs.get("inplace")
+        if in_place or given or (given is None and _inplace_by_position(name, args)):
+            target.copy_(out)
+            return target
+        if kwargs.get("out") is not None:
+            raise ValueError(f"{layer} writes into out=…, which is not followed: assign its result instead")
+        return result
+
+
+# Where `inplace` stands among the positional arguments.
+_INPLACE_AT = {"relu": 1, "leaky_relu": 2, "rrelu": 4, "elu": 2, "selu": 1, "threshold": 3, "hardtanh": 3,
+               "relu6": 1, "hardsigmoid": 1, "hardswish": 1}
+
+
+def _inplace_by_position(name, args) -> bool:
+    at = _INPLACE_AT.get(name)
+    return at is not None and len(args) > at and args[at] is True
+
+
+def mark_of(tensor: Tensor) -> str | None:
+    """Why a tensor cannot be trusted: the sentence of what switches, unfollowed, on the way to it."""
+    return getattr(tensor, "_smp_unfollowed", None)
+
+
+def _mark(result, sentence: str) -> None:
+    for part in _tensors(result):
+        part._smp_unfollowed = sentence
+
+
+def _marked(result, tensors):
+    sentence = next((mark_of(tensor) for tensor in tensors if mark_of(tensor)), None)
+    if sentence:
+        _mark(result, sentence)
+    return result
+
+
+def _first(args, kwargs):
+    if args:
+        return args[0], args[1:], kwargs
+    return kwargs["input"], (), {key: value for key, value in kwargs.items() if key != "input"}
+
+
+def _tensors(value) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _tensors(part)
+

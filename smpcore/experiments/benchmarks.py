@@ -1,0 +1,262 @@
+"""What the measurements are compared with, and what their costs are counted with: time, memory, transfers.
+
+None of this is needed to measure SMP. The notebook of benchmarks imports it, so that each alternative is
+written once, as well as it can be written in plain torch, and checked by a test to be right.
+"""
+
+import gc
+import time
+import weakref
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from smpcore.experiments.sequential_reference import LineKinks, slopes, transform_line
+
+__all__ = ["LineKinks", "Transfers", "finely_sampled_smp", "forward_pass", "in_turns", "peak_bytes",
+           "rms_error", "sampled_slopes", "samples_needed", "scipy_composition", "transform_line"]
+
+
+def in_turns(work: dict[str, Callable[[], object]], repeats: int = 3, *, warm: bool = False) -> dict[str, float]:
+    """Seconds that each piece of work takes, measured in turns so that a drift of the machine hits all alike.
+
+    Parameters
+    ----------
+    work
+        Named callables.
+    repeats
+        Counted rounds, at least 1; in every round each callable runs once.
+    warm
+        Whether all have run before. If not, each is called once before the counted rounds, so that caches and
+        lazy initialisation are not counted.
+
+    Returns
+    -------
+    dict
+        The fastest of each one's rounds: other programs only ever make a round slower.
+
+    Raises
+    ------
+    ValueError
+        For fewer than one round.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats = {repeats}: at least one round has to be counted")
+    seconds = dict.fromkeys(work, float("inf"))
+    for counted in range(1 if warm else 0, repeats + 1):
+        for name, call in work.items():
+            _wait()
+            begin = time.perf_counter()
+            call()
+            _wait()
+            if counted:
+                seconds[name] = min(seconds[name], time.perf_counter() - begin)
+    return seconds
+
+
+def sampled_slopes(model: nn.Sequential, start: Tensor, end: Tensor, samples: int, chunk: int = 64) -> Tensor:
+    """Slopes of the first output at equally spaced points of the line, length 1.
+
+    Parameters
+    ----------
+    model
+        As for `transform_line`.
+    start, end
+        The line's ends, ``(*input_shape)``.
+    samples
+        Points on it, at least 2.
+    chunk
+        Points in one forward pass.
+
+    Returns
+    -------
+    Tensor
+        ``(samples,)``, output units per unit of the line.
+    """
+    times = torch.linspace(0, 1, samples, dtype=start.dtype, device=start.device)
+    with torch.no_grad():
+        return torch.cat([slopes(model, start, end, part) for part in times.split(chunk)])
+
+
+def finely_sampled_smp(model: nn.Sequential, start: Tensor, end: Tensor, samples: int, chunk: int = 64) -> float:
+    """Σ|slope differences| of the first output between equally spaced points of the line, length 1.
+
+    A lower bound of SMP: kinks that share an interval cancel. It grows to SMP as the interval shrinks. Parameters
+    are those of `sampled_slopes`.
+    """
+    return float(sampled_slopes(model, start, end, samples, chunk).diff().abs().sum())
+
+
+def forward_pass(model: nn.Module, path: Callable[[Tensor], Tensor], times: Tensor, chunk: int = 64) -> Tensor:
+    """The model's outputs ``(P, m)`` along a path, without slopes: what every other cost is a multiple of."""
+    with torch.no_grad():
+        return torch.cat([model(path(part)) for part in times.split(chunk)])
+
+
+def scipy_composition(values: np.ndarray, spacing: float, window: int = 9, threshold: float = 5.0) -> np.ndarray:
+    """SMP as a few calls of SciPy: the plain estimator that `smpcore.smp` is compared with.
+
+    Residual of a running median, neighbours added in pairs, local maxima over a multiple of the deviation. It does
+    less than `smp`: no background is fitted, overlapping kinks are not told apart, noise is not met.
+
+    Parameters
+    ----------
+    values
+        Signals ``(S, N)``.
+    spacing
+        Time between two samples.
+    window
+        Of the running median, in samples.
+    threshold
+        In robust standard deviations, 1.4826 times the median absolute residual.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(S,)`` in signal units per unit of time.
+    """
+    from scipy.ndimage import maximum_filter, median_filter
+
+    second = np.diff(values, 2) / spacing
+    residual = second - median_filter(second, size=(1, window))
+    deviation = 1.4826 * np.median(np.abs(residual), axis=-1, keepdims=True)
+    pairs = np.abs(residual[:, 1:] + residual[:, :-1])
+    peaks = (pairs == maximum_filter(pairs, size=(1, 3))) & (pairs > threshold * deviation)
+    return np.where(peaks, pairs, 0).sum(-1)
+
+
+def rms_error(readings: Sequence[float], truths: Sequence[float]) -> float:
+    """Root mean square of the relative errors, 0.01 for one per cent.
+
+    Parameters
+    ----------
+    readings, truths
+        One for each line, the truths not 0.
+    """
+    readings, truths = np.asarray(readings, dtype=float), np.asarray(truths, dtype=float)
+    return float(np.sqrt(np.mean((readings / truths - 1) ** 2)))
+
+
+def samples_needed(samples: Sequence[int], errors: Sequence[float], target: float = 0.01) -> tuple[float, bool]:
+    """From how many samples on an error stays at or below a target, and whether that is an extrapolation.
+
+    Between two sizes that were measured, the error is taken to be a power of the number of samples. Beyond the
+    last it is taken to fall as 1/samples: two kinks share an interval, and cancel in part, with a probability in
+    proportion to its length. While intervals still hold several kinks the error falls more slowly, so that the
+    extrapolation is a lower bound.
+
+    Parameters
+    ----------
+    samples
+        Increasing.
+    errors
+        One for each, above 0.
+    target
+        The error wanted.
+
+    Returns
+    -------
+    needed : float
+        The first size, where that was enough already.
+    extrapolated : bool
+        Whether no size that was measured was enough.
+
+    Raises
+    ------
+    ValueError
+        For lists of different lengths or no sizes.
+    """
+    if len(samples) != len(errors) or not len(samples):
+        raise ValueError(f"{len(samples)} sizes and {len(errors)} errors: one error for each of at least one size")
+    above = [place for place, error in enumerate(errors) if error > target]
+    if not above:
+        return float(samples[0]), False
+    last = above[-1]
+    if last == len(samples) - 1:
+        return samples[last] * errors[last] / target, True
+    power = np.log(errors[last + 1] / errors[last]) / np.log(samples[last + 1] / samples[last])
+    return float(samples[last] * (target / errors[last]) ** (1 / power)), False
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """The most bytes of tensors that live at once while ``call`` runs, beyond those that lived before it.
+
+    Counted by the storages that operations give back, on every device alike; what an operation uses inside
+    itself is not seen.
+    """
+    gc.collect()
+    with _Live() as live:
+        call()
+    return live.most
+
+
+class _Live(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.now = self.most = 0
+        self.known = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        given = {part.untyped_storage()._cdata for part in tree_leaves((args, kwargs)) if isinstance(part, Tensor)}
+        result = func(*args, **kwargs)
+        for part in tree_leaves(result):
+            if isinstance(part, Tensor) and part.untyped_storage()._cdata not in given | self.known:
+                storage = part.untyped_storage()
+                self.known.add(storage._cdata)
+                self.now += storage.nbytes()
+                self.most = max(self.most, self.now)
+                weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
+        return result
+
+    def _gone(self, key, size):
+        self.known.discard(key)
+        self.now -= size
+
+
+class Transfers(TorchDispatchMode):
+    """Counts what makes a GPU and the CPU wait for one another; it works without a GPU.
+
+    ``reads``: numbers read out of a tensor (`item`, `bool`, `tolist` of one), each a transfer to the host.
+    ``shapes``: operations whose result's size depends on the data (`nonzero`, indexing by a mask, `unique`).
+    ``moves``: copies from one device to another; none where everything is on the CPU.
+
+    >>> with Transfers() as seen:
+    ...     _ = torch.ones(3).sum().item()
+    >>> seen.reads, seen.shapes, seen.moves
+    (1, 0, 0)
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.reads = self.shapes = self.moves = 0
+
+    @property
+    def total(self) -> int:
+        """All three together."""
+        return self.reads + self.shapes + self.moves
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "equal", "is_nonzero"):
+            self.reads += 1
+        elif name in ("nonzero", "masked_select", "_unique", "_unique2", "unique_dim", "unique_consecutive"):
+            self.shapes += 1
+        elif name in ("index", "index_put_", "index_put"):
+            # A mask among the indices is a nonzero inside.
+            masks = [each for each in args[1] if each is not None and each.dtype in (torch.bool, torch.uint8)]
+            self.shapes += bool(masks)
+        elif name in ("_to_copy", "copy_") and isinstance(result, Tensor):
+            devices = {part.device for part in tree_leaves((args, result)) if isinstance(part, Tensor)}
+            self.moves += len(devices) > 1
+        return result
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

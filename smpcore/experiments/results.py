@@ -1,0 +1,167 @@
+"""What a notebook's run leaves behind: one small JSON file with its numbers.
+
+`start` checks the parameters that every notebook has and seeds the random draws, `Run.save` writes the file,
+`load` reads many of them into one table.
+"""
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import smpcore
+from smpcore import device as devices
+from smpcore.experiments.run_files import write_atomically
+from smpcore.experiments.run_table import load
+
+__all__ = ["Run", "load", "start"]
+
+_PACKAGES = ("numpy", "scipy", "torch", "matplotlib")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a notebook.
+
+    Attributes
+    ----------
+    notebook
+        Its name without the ending, such as ``"02_relu"``.
+    parameters
+        The values of its parameters, as plain Python values.
+    device
+        Where the run computes.
+    output_dir
+        The folder that its JSON file goes to.
+    """
+
+    notebook: str
+    parameters: dict
+    device: torch.device
+    output_dir: Path
+
+    def check(self, holds: bool, name: str, must: str) -> None:
+        """Refuse a parameter's value, by name.
+
+        Raises
+        ------
+        ValueError
+            Where ``holds`` is false: the parameter ``name``, its value, and what it ``must`` be.
+        """
+        if not holds:
+            raise ValueError(f"parameter {name} = {self.parameters[name]!r}: it must {must}")
+
+    def save(self, results: dict, rows: list[dict] | None = None, meanings: dict[str, str] | None = None) -> Path:
+        """Write ``<notebook>.json``: a temporary name first, then synced and renamed.
+
+        Parameters
+        ----------
+        results
+            The headline numbers by name; an estimated one has its standard error beside it, named ``_se``.
+        rows
+            The numbers behind the figures, one dictionary for each point.
+        meanings
+            What results are, with their units, by the results' names; a table of runs shows it with the column.
+
+        Returns
+        -------
+        Path
+            The file written.
+
+        Raises
+        ------
+        TypeError
+            For a result that is not one number, or not a finite one.
+        ValueError
+            For the meaning of a result that is not there.
+        OSError
+            Where the folder cannot be written, with its path.
+        """
+        for name, value in results.items():
+            if not isinstance(_plain(value), int | float):
+                raise TypeError(f"result {name} = {value!r}, a {type(value).__name__}: a result is one finite number")
+        if unknown := set(meanings or {}) - set(results):
+            raise ValueError(f"meanings of {', '.join(sorted(unknown))}, which are not among the results: "
+                             f"{', '.join(results)}")
+        content = {
+            "notebook": self.notebook,
+            "parameters": self.parameters,
+            "seed": self.parameters["seed"],
+            "device": devices.describe(self.device),
+            "threads": torch.get_num_threads(),
+            "versions": _versions(),
+            "results": _plain(results),
+            "rows": _plain(rows or []),
+            **({"meanings": dict(meanings)} if meanings else {}),
+        }
+        path = self.output_dir / f"{self.notebook}.json"
+        write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        return path
+
+
+def start(notebook: str, *, seed: int, device: str, output_dir: str, **parameters) -> Run:
+    """Check the three parameters that every notebook has, and seed numpy and torch.
+
+    Parameters
+    ----------
+    notebook
+        The notebook's name without its ending.
+    seed
+        At least 0.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+    output_dir
+        Where the results go; ``""`` means ``runs/<notebook>`` of the project.
+    **parameters
+        The notebook's other parameters, recorded with the results.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a seed that is not a whole number of at least 0, a device that is not there, an output folder that
+        is not a string.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"parameter seed = {seed!r}: it must be a whole number")
+    if seed < 0:
+        raise ValueError(f"parameter seed = {seed!r}: it must be at least 0")
+    if not isinstance(output_dir, str | os.PathLike):
+        raise TypeError(f"parameter output_dir = {output_dir!r}: it must be the path of a folder, or ''")
+    found = devices.resolve(device)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  the libraries that draw from the global state
+    torch.manual_seed(seed)
+    everything = {"seed": seed, "device": device, "output_dir": str(output_dir), **parameters}
+    folder = Path(output_dir) if str(output_dir) else _runs() / notebook
+    return Run(notebook, _plain(everything), found, folder)
+
+
+def _runs() -> Path:
+    """``runs/`` of the project's root, or of the working folder where smpcore is installed elsewhere."""
+    root = Path(smpcore.__file__).resolve().parent.parent
+    return (root if (root / "pyproject.toml").is_file() else Path.cwd()) / "runs"
+
+
+def _versions() -> dict:
+    found = {"python": platform.python_version(), "smpcore": smpcore.__version__}
+    for name in _PACKAGES:
+        found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _plain(value):
+    """Numpy and torch values as what JSON knows; NaN and infinity, which it does not, as None."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

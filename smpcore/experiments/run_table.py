@@ -1,0 +1,146 @@
+"""Many runs read into one table: `smpcore.experiments.results.load`."""
+
+import json
+import warnings
+from pathlib import Path
+
+from smpcore.experiments import run_files
+
+__all__ = ["load"]
+
+# Columns about the run itself; where a parameter or a result has the name, the column is called run_….
+_ABOUT = {
+    "notebook": "the notebook that ran",
+    "device": "where it computed",
+    "threads": "CPU threads of torch",
+    "seconds": "from start to end of the run, in seconds, its kernel included",
+    "overhead": "seconds of the run that its cells did not take: kernel, papermill and the writing of files",
+    "run": "the run's name: a hash of cells, parameters, version and device",
+    "cells": "hash of the notebook's cells: runs of one notebook that differ in it come from different editions",
+    "folder": "where the executed notebook is",
+}
+
+
+def load(folder: str | Path | list[Path]):
+    """The runs below a folder as a table, one row for each.
+
+    Parameters
+    ----------
+    folder
+        The output of a sweep, or any folder with runs in it; or a list of them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``notebook``, the parameters by their bare names, the results by theirs (``result_`` before a
+        name that a parameter has), then what is said of the run: ``device``, ``threads``, ``seconds``,
+        ``overhead``, ``run``, ``cells``, ``folder`` (``run_`` before a name that a parameter or a result has) and
+        ``version_…`` of each package. ``frame.attrs["meanings"]`` says what each column is,
+        ``frame.attrs["kinds"]`` whether it is a parameter, a result or about the run, ``frame.attrs["about"]`` how a
+        column about the run is called here. Whole numbers stay whole where runs lack them.
+
+    Raises
+    ------
+    FileNotFoundError
+        For a folder that is not there.
+
+    Warns
+    -----
+    UserWarning
+        For each record that is damaged, and therefore left out.
+    """
+    import pandas
+    records = []
+    for one in (folder if isinstance(folder, list) else [folder]):
+        place = Path(one)
+        if not place.is_dir():
+            raise FileNotFoundError(f"{place} is not a folder: give the output folder of a run or a sweep")
+        for path in sorted(place.rglob("[0-9][0-9]_*.json")):
+            # Unfinished, failed and damaged runs stand under other names than finished ones.
+            inside = path.relative_to(place).parts[:-1]
+            if not any(part.startswith(".") or part.endswith("-failed") for part in inside):
+                records += _both(path)
+    columns = _Columns(records)
+    rows = [columns.row(*each) for each in records]
+    order = {"about": 2, "parameter": 0, "result": 1}
+    names = sorted(columns.kinds, key=lambda name: (name != columns.about["notebook"], order[columns.kinds[name]]))
+    frame = pandas.DataFrame({name: _column([row.get(name) for row in rows]) for name in names}, columns=names)
+    frame.attrs.update(meanings={name: columns.meaning(name) for name in names}, kinds=columns.kinds,
+                       about=columns.about)
+    return frame
+
+
+def _both(path: Path) -> list[tuple[Path, dict, dict]]:
+    """A record and what is said of its run; nothing, and a warning, where one of the two is damaged."""
+    try:
+        about = path.parent / "run.json"
+        return [(path, run_files.read_record(path), run_files.read_about(about) if about.exists() else {})]
+    except FileNotFoundError:
+        return []  # a sweep beside us set it aside meanwhile
+    except (OSError, ValueError) as error:
+        warnings.warn(f"{path} is left out, for it or its run.json is damaged: {error}", stacklevel=3)
+        return []
+
+
+def _column(values: list):
+    import pandas
+    whole = all(isinstance(value, int) and not isinstance(value, bool) for value in values if value is not None)
+    if whole and None in values and any(value is not None for value in values):
+        try:
+            return pandas.array(values, dtype="Int64")  # beside a gap, plain integers would become floats
+        except OverflowError:
+            return values
+    return values
+
+
+class _Columns:
+    """The names of a table's columns, with what each is and means."""
+
+    def __init__(self, records):
+        parameters = {name for _, record, _ in records for name in record["parameters"]} - {"output_dir", "device"}
+        results = {name for _, record, _ in records for name in record["results"]}
+        # Over all records, so that a column means one thing in every row.
+        self._results = {name: f"result_{name}" if name in parameters else name for name in results}
+        taken = parameters | set(self._results.values())
+        self.about = {name: f"run_{name}" if name in taken else name for name in _ABOUT}
+        self.kinds, self._meanings = {}, {}
+
+    def meaning(self, name: str) -> str:
+        """What a column means: one sentence, or one for each notebook where they differ."""
+        said = self._meanings[name]
+        if len(set(said.values())) == 1:
+            return next(iter(said.values()))
+        return "; ".join(f"{notebook}: {text}" for notebook, text in sorted(said.items()))
+
+    def row(self, path: Path, record: dict, about: dict) -> dict:
+        """One run's."""
+        notebook, found = record["notebook"], {}
+
+        def put(name, value, kind, meaning):
+            found[name] = value if isinstance(value, int | float | str | None) else json.dumps(value)
+            self.kinds.setdefault(name, kind)
+            self._meanings.setdefault(name, {})[notebook] = meaning
+
+        for name, value in record["parameters"].items():
+            if name not in ("output_dir", "device"):
+                put(name, value, "parameter", about.get("meanings", {}).get(name) or f"parameter of {notebook}")
+        title = f"“{about['title']}” ({notebook})" if about.get("title") else notebook
+        for name, value in record["results"].items():
+            put(self._results[name], value, "result", record.get("meanings", {}).get(name) or _in_words(name, title))
+        values = {**about, "notebook": notebook, "device": record.get("device"), "folder": str(path.parent),
+                  "threads": record.get("threads")}
+        for name, meaning in _ABOUT.items():
+            put(self.about[name], values.get(name), "about", meaning)
+        for package, version in record.get("versions", {}).items():
+            put(f"version_{package}", version, "about", f"version of {package}")
+        return found
+
+
+def _in_words(name: str, title: str) -> str:
+    """What a result is as far as its name tells, with its unit where the name ends in one."""
+    standard_error = name.endswith("_se")
+    bare = name.removesuffix("_se")
+    units = {"seconds": "in seconds", "ms": "in milliseconds", "mb": "in megabytes", "share": "a part of 1",
+             "probability": "from 0 to 1", "percent": "in percent", "ratio": "a ratio", "error": "an error"}
+    unit = next((f", {words}" for word, words in units.items() if word in bare.split("_")), "")
+    return (f"{'standard error of ' if standard_error else ''}{bare.replace('_', ' ')}{unit}: result of {title}")

@@ -1,0 +1,223 @@
+"""Which family of network drew this curve? Judged from samples of its outputs along a path, no weights needed.
+
+A network with ReLU or max pooling draws kinks, a smooth one does not (theory: SMP against the sampling step is
+flat or grows for kinks, falls to 0 without them). `report` first sets aside what no curve can tell
+(`smpcore.forensics.abstention`), then reads features that know neither the scale of the curve nor its speed
+(`smpcore.forensics.features`) and weighs them by a logistic regression, fitted to networks trained by this project:
+
+    python -m smpcore.forensics --check     # what it gets right on networks and paths that were held out
+    python -m smpcore.forensics --train     # trains the networks again and writes forensics.json
+
+What is shipped is that file: plain numbers, no pickle. The idea of SMP as a forensic tool is that of R. Liu,
+C.-W. Wong, H. Dai, arXiv:2103.14731 (2021); the features and the classifier are our own.
+"""
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from smpcore.forensics.abstention import doubt_of_kinked, doubt_of_smooth, jumps, straight, too_rough, unlike
+from smpcore.forensics.classifier import fit, logit, probability
+from smpcore.forensics.features import FEATURES, SAMPLES_NEEDED, curve_features
+from smpcore.metric.estimator import smp
+
+__all__ = ["Report", "bank", "features", "probability_kinked", "report", "verdict"]
+
+# Of the file that is shipped; to be raised when what a feature means changes.
+_VERSION = 2
+DATA = Path(__file__).parent / "forensics.json"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A verdict on the curves of one network; `str` of it is for reading.
+
+    Attributes
+    ----------
+    verdict
+        ``"kinked"``, ``"smooth"`` or ``"cannot tell"``. "smooth" means that no kink was seen that holds a
+        thousandth of the bending; smaller ones may be there.
+    kinked
+        Probability that the network has units that kink; None where no curve was fit to be judged.
+    max_pooling
+        Probability that it pools by maximum, given that its activation is a ReLU: a weak hint, no verdict. None
+        unless ``"kinked"``.
+    smp
+        SMP of the curve, the mean over several, in signal units per unit of t: from samples, a lower bound where
+        kinks are dense.
+    reason
+        Why it cannot tell, or on what the verdict rests.
+    confidence
+        That was asked for.
+    judged, curves
+        How many curves were fit to be judged, and how many there were.
+    """
+
+    verdict: str
+    kinked: float | None
+    max_pooling: float | None
+    smp: float
+    reason: str
+    confidence: float
+    judged: int = 1
+    curves: int = 1
+
+    def __str__(self) -> str:
+        lines = [f"{self.verdict}: {self.reason}"]
+        if self.kinked is not None:
+            lines.append(f"a kinked network with probability {self.kinked:.2f}; {self.confidence:g} was asked for")
+        if self.max_pooling is not None:
+            lines.append(f"max pooling with probability {self.max_pooling:.2f}, if its activation is a ReLU: a weak "
+                         "hint, no verdict")
+        lines.append(f"SMP {self.smp:.3g}")
+        if self.curves > 1:
+            lines.append(f"{self.judged} of {self.curves} curves were fit to be judged")
+        return "\n".join(lines)
+
+
+def features(signal: torch.Tensor | np.ndarray) -> dict[str, float]:
+    """The features of one curve (N,) by name; neither scale, offset nor speed changes them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `report`, and for more than one curve.
+    """
+    values, _ = _checked(signal, 1.0)
+    if len(values) > 1:
+        raise ValueError(f"features are read from one curve (N,), not from {len(values)}: call it for each")
+    return dict(zip(FEATURES, curve_features(values)[0].tolist(), strict=True))
+
+
+def report(signal: torch.Tensor | np.ndarray, spacing: float = 1.0, *, confidence: float = 0.9) -> Report:
+    """Say which family of network drew a curve, or several of its curves, or that it cannot be told.
+
+    Parameters
+    ----------
+    signal
+        ``(N,)``, one output at evenly spaced times, at least `SAMPLES_NEEDED` of them; or ``(m, N)``: several
+        curves of one network, of more outputs or paths, whose log odds are averaged. Curves that say nothing are
+        left out of the mean.
+    spacing
+        Units of t from one sample to the next; only the SMP depends on it.
+    confidence
+        Between 0.5 and 1: below this probability the verdict is "cannot tell".
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `smpcore.smp`; for a signal of the wrong shape, too short (how many samples it needs) or constant, and a
+        confidence out of range.
+
+    Notes
+    -----
+    Trained on small regressors of one kind. A smooth activation that is sharp enough (softplus with β of 20
+    and more) passes for kinked wherever the samples cannot resolve its bends.
+    """
+    if isinstance(confidence, bool) or not isinstance(confidence, int | float):
+        raise TypeError(f"confidence = {confidence!r}: it must be a number between 0.5 and 1")
+    if not 0.5 < confidence < 1:
+        raise ValueError(f"confidence = {confidence!r}: it must lie between 0.5 and 1")
+    values, total = _checked(signal, spacing)
+    rows, eps = curve_features(values), _rounding(signal)
+    reasons = [jumps(value) or too_rough(row) or straight(value, eps) or unlike(row, _head("kinked"))
+               for value, row in zip(values, rows, strict=True)]
+    fit_rows = rows[[reason is None for reason in reasons]]
+    counts = {"confidence": float(confidence), "judged": len(fit_rows), "curves": len(values)}
+    if not len(fit_rows):
+        return Report("cannot tell", None, None, total, max(reasons, key=reasons.count), **counts)
+    kinked = _mean_probability("kinked", fit_rows)
+    said, reason = verdict(kinked, fit_rows, confidence)
+    pools = _mean_probability("max pooling", fit_rows) if said == "kinked" else None
+    return Report(said, kinked, pools, total, reason, **counts)
+
+
+def verdict(kinked: float, rows: np.ndarray, confidence: float = 0.9) -> tuple[str, str]:
+    """What a probability comes to with the doubts that the features raise: the verdict, and on what it rests.
+
+    Parameters
+    ----------
+    kinked
+        Probability that the network is kinked.
+    rows
+        ``(C, F)``: features of its curves, ordered as `FEATURES`.
+    confidence
+        As in `report`.
+    """
+    if all(too_rough(row) for row in rows):
+        return "cannot tell", too_rough(rows[0])
+    if kinked >= confidence:
+        doubt, told = doubt_of_kinked(rows), ("kinked", "what bends is gathered in kinks")
+    elif kinked <= 1 - confidence:
+        doubt, told = doubt_of_smooth(rows), ("smooth", "no kinks to speak of, bends vanish as the step shrinks")
+    else:
+        doubt, told = "it is like curves of either kind: more samples, or less noise, may tell", None
+    return ("cannot tell", doubt) if doubt else told
+
+
+def probability_kinked(row) -> float:
+    """What the shipped classifier makes of one row of features ``(F,)``, ordered as `FEATURES`."""
+    return float(probability(_head("kinked"), np.asarray(row)))
+
+
+def bank() -> list[dict]:
+    """The shipped bank: for each trained network its recipe, test error, and features by condition, one row a path."""
+    return _shipped()["bank"]
+
+
+def _head(name: str) -> dict:
+    return _shipped()["classifier"]["heads"][name]
+
+
+def _mean_probability(head: str, rows: np.ndarray) -> float:
+    return float(1 / (1 + np.exp(-logit(_head(head), rows).mean())))
+
+
+def _checked(signal, spacing: float) -> tuple[np.ndarray, float]:
+    """Curves (m, N) in float64, scaled to a magnitude of 1, and their mean SMP."""
+    try:
+        shape = tuple(np.shape(signal))
+    except ValueError:  # a ragged list, for which `smp` has a sentence
+        shape = ()
+    if len(shape) > 2:
+        raise ValueError(f"one curve (N,) or several of one network (m, N) are judged at a time, not {shape}")
+    if shape and shape[-1] < SAMPLES_NEEDED:
+        raise ValueError(f"a signal of {shape[-1]} samples is too short to judge: at least {SAMPLES_NEEDED} are needed")
+    if isinstance(signal, torch.Tensor) and signal.layout == torch.strided:
+        signal = signal.contiguous()  # several outputs, turned from (N, m) to (m, N), are not
+    total = torch.as_tensor(smp(signal, spacing)).double().cpu().reshape(-1).numpy()
+    if not len(total):
+        raise ValueError(f"there is no curve in a signal of shape {shape}")
+    values = signal.detach().double().cpu().numpy() if isinstance(signal, torch.Tensor) else np.asarray(signal)
+    values = np.atleast_2d(values.astype(np.float64, order="C"))
+    if not np.ptp(values, axis=1).all():
+        which = f"curve {int(np.ptp(values, axis=1).argmin())}" if len(values) > 1 else "the signal"
+        raise ValueError(f"{which} is constant: move the input, or choose an output that answers to it")
+    return values / np.abs(values).max(1, keepdims=True), float(total.mean())
+
+
+def _rounding(signal) -> float:
+    """What rounding may have done to a value of 1 in the type that the signal came in."""
+    if isinstance(signal, torch.Tensor):
+        return torch.finfo(signal.dtype if signal.is_floating_point() else torch.float64).eps
+    kind = np.asarray(signal).dtype
+    return float(np.finfo(kind if kind.kind == "f" else np.float64).eps)
+
+
+@functools.cache
+def _shipped() -> dict:
+    found = json.loads(DATA.read_text(encoding="utf-8"))
+    if found.get("version") != _VERSION or found["classifier"]["features"] != list(FEATURES):
+        raise ValueError(f"{DATA.name} was made for other features than these: make it again by "
+                         "`python -m smpcore.forensics --train`")
+    return found
+
+
+def write(bank: list[dict], path: Path) -> None:
+    """Fit the classifier to a bank, and store both in one file of plain numbers."""
+    content = {"version": _VERSION, "classifier": fit(bank), "bank": bank}
+    path.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")

@@ -1,0 +1,49 @@
+"""The networks that the shipped classifier has learned from, in their order, and the paths they are watched on."""
+
+import copy
+
+import torch
+
+from smpcore import paths
+from smpcore.experiments.regressors import Recipe, Trained
+
+__all__ = ["PATHS", "recipes", "watch"]
+
+#: Paths on which every network is watched; the first is `Recipe.path`'s, the others differ in reach, turns and speed.
+PATHS = 4
+
+
+def recipes(seeds: int = 3) -> list[Recipe]:
+    """Every activation with every halving, on both tasks, of three widths, and the sharp cases: 40 a seed."""
+    found = []
+    for seed in range(seeds):
+        halvings, tasks = ("max", "average", "stride"), ("position", "angles")
+        plain = [(activation, pooling, task) for task in tasks
+                 for activation in ("relu", "leaky relu", "tanh", "gelu", "softplus") for pooling in halvings]
+        sharp = [(activation, pooling, "position") for activation in ("softplus 20", "softplus 50")
+                 for pooling in ("average", "stride")]
+        bent = [("elu", pooling, task) for task in tasks for pooling in halvings]
+        found += [Recipe(*which, channels=(4, 6, 8)[(place + seed) % 3], steps=700,
+                         seed=1000 * seed + place)
+                  for place, which in enumerate(plain + sharp + bent)]
+    return found
+
+
+def watch(trained: Trained, samples: int) -> torch.Tensor:
+    """(PATHS, samples): one output along each path, the two of a network in turns; float64 on the CPU."""
+    times = torch.linspace(0, 2 * torch.pi, samples, dtype=torch.float64)
+    place = next(trained.model.parameters()).device
+    model = copy.deepcopy(trained.model).double()
+    with torch.no_grad():
+        return torch.stack([torch.cat([model(path(part.to(place)))[:, k % 2].cpu() for part in times.split(1000)])
+                            for k, path in enumerate(_paths(trained.recipe))])
+
+
+def _paths(recipe: Recipe) -> list:
+    size = recipe.size
+    if recipe.task == "position":
+        others = [paths.blob(size=size, reach=reach, turns=turns)
+                  for reach, turns in (((0.3, 0.1), -1.0), ((0.12, 0.28), 2.0), ((0.2, 0.25), 0.0))]
+    else:
+        others = [paths.ellipsoid(size=size, reach=reach) for reach in ((0.5, 0.65), (1.0, 0.3), (0.7, 0.45))]
+    return [recipe.path(), *others]

@@ -1,0 +1,27 @@
+"""Paths: one-parameter families of inputs, along which a network is watched.
+
+A path is any differentiable torch function of time, ``path(t: (P,)) -> (P, *input_shape)``. Slopes are taken
+through it by forward-mode AD, so whoever writes one writes no derivative:
+
+    def path(t):                        # a user's own path: two inputs mixed back and forth
+        s = torch.sin(t)[:, None] ** 2
+        return (1 - s) * a + s * b
+
+The paths here are smooth (at least twice continuously differentiable), so that every kink behind them is the
+network's. Each computes in the type and on the device of ``t``; give float64, for in float32 the rounding of
+``t`` alone looks like kinks.
+
+- `line`, `circle`, `circle_through`: straight and round, in the space of inputs.
+- `picture`: a crop that pans, zooms and turns over a photograph (`load_picture` reads one).
+- `blob`, `ellipsoid`: synthetic scenes whose parameters are known, with `render_blobs`, `render_ellipsoids`.
+"""
+
+from smpcore.paths.crops import PicturePath, picture
+from smpcore.paths.lines import CirclePath, LinePath, circle, circle_through, line
+from smpcore.paths.photographs import load_picture
+from smpcore.paths.scenes import BlobPath, EllipsoidPath, blob, ellipsoid, render_blobs, render_ellipsoids
+
+__all__ = [
+    "BlobPath", "CirclePath", "EllipsoidPath", "LinePath", "PicturePath", "blob", "circle", "circle_through",
+    "ellipsoid", "line", "load_picture", "picture", "render_blobs", "render_ellipsoids",
+]

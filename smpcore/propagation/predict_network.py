@@ -1,0 +1,206 @@
+"""The SMP of a whole network predicted from its architecture and a path alone.
+
+Weights count as drawn at random, with the second moments that each layer's have; given the path, the channels of
+a layer are then independent copies of a Gaussian field over the map. Forward, the second moments of values and
+slopes along the path travel from layer to layer, with those between positions that a later pooling joins;
+backward, the mean squared gains. A layer adds
+
+    ∫ Σ_u |p − q| (λ_u − c_u²/σ_u²)/(σ_u √(2π)) · E|gain_u| dt
+
+(Rice's formula at every unit, on a path that need not be stationary), a max pooling its swaps of the lead. Our own
+derivation from the task set by R. Liu, C.-W. Wong, H. Dai, arXiv:2103.14731 (2021); the forward recursion of values
+is that of R. Neal, 1996, and Y. Cho and L. Saul, NIPS 2009.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from smpcore.inspection.checks import checked_times
+from smpcore.propagation.layer_graph import steps
+from smpcore.propagation.measured_moments import predict_from_reference
+from smpcore.propagation.path_nodes import chosen_times, inputs
+from smpcore.propagation.random_weights.recursion import walk
+
+_NOTHING = ValueError("the model has no layer that can switch: its SMP is 0")
+
+__all__ = ["LayerPrediction", "NetworkPrediction", "predict_network"]
+
+
+@dataclass(frozen=True)
+class LayerPrediction:
+    """What one call adds.
+
+    Attributes
+    ----------
+    name, kind
+        As the measurement names them: ``module.path:operation``, and in words.
+    smp
+        ``(m,)`` its part of each output's expected SMP, in output units per unit of t.
+    smp_se
+        ``(m,)`` Monte Carlo standard error: of moments drawn before it, of gains drawn behind it, and of the windows
+        and integrals of a pooling. 0 where there are none.
+    how
+        ``"simulated"`` where that error is above 0 for any output, else ``"closed form"``.
+    """
+
+    name: str
+    kind: str
+    smp: Tensor
+    smp_se: Tensor
+    how: str
+
+
+@dataclass(frozen=True)
+class NetworkPrediction:
+    """Expected SMP of each output along a path, layer by layer.
+
+    Attributes
+    ----------
+    total, total_se
+        ``(m,)`` the sum over the layers, and its Monte Carlo standard error.
+    layers
+        In order of execution, one for each call that can switch.
+    nodes
+        At how many of the times the moments were taken: 33, and more for a path that moves unevenly.
+    nodes_error
+        ``(m,)`` by how much the total would change with half as many: an estimate, on the safe side, of what the
+        integral over time leaves out.
+    moments
+        ``"weights"`` or ``"measured"``.
+    """
+
+    total: Tensor
+    total_se: Tensor
+    layers: list[LayerPrediction]
+    nodes: int
+    nodes_error: Tensor
+    moments: str = "weights"
+
+    def to_frame(self):
+        """Long format: a pandas frame with columns layer, kind, output, smp, smp_se, how."""
+        import pandas as pd
+
+        rows = [(layer.name, layer.kind, output, smp, error, layer.how) for layer in self.layers
+                for output, (smp, error) in enumerate(zip(layer.smp.tolist(), layer.smp_se.tolist(), strict=True))]
+        return pd.DataFrame(rows, columns=["layer", "kind", "output", "smp", "smp_se", "how"])
+
+
+def predict_network(model: nn.Module, path: Callable[[Tensor], Tensor], times: Tensor, *, moments: str = "weights",
+                    reference: Callable[[Tensor], Tensor] | None = None) -> NetworkPrediction:
+    """Expected SMP of a network's outputs along a path, without running it.
+
+    Parameters
+    ----------
+    model
+        Any module whose layers are known, in evaluation mode; its code is read, no number goes through it.
+    path
+        ``path(t: (P,) float64) -> (P, *input_shape)``, input shape (features,), (C, L) or (C, H, W).
+    times
+        ``(P,)``, increasing. 33 of them, evenly chosen, carry the moments, or as many as it takes for their integral
+        of |x'|²/|x| to be that of all times to 1%.
+    moments
+        ``"weights"``: the mean over networks whose weights are drawn with the second moments, layer by layer, of
+        the model's. ``"measured"``: each unit's mean, variances and gain are taken along ``reference``, for a
+        trained network; only the Gaussian law is then left.
+    reference
+        Another path of the same family, for ``"measured"``; evaluated at ``times``. The model runs on it alone.
+
+    Returns
+    -------
+    NetworkPrediction
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a layer without a rule (its name, and those that have one), a model in training mode with batch norm or
+        dropout, weights that are not finite, times that do not increase; a path or reference without a tangent, not
+        finite, or whose inputs do not fit; one that moves too unevenly for its nodes; ``moments`` and ``reference``
+        that do not go together, a reference that is the path itself; a pooling window over 16.
+
+    Notes
+    -----
+    Assumes wide layers whose weights are drawn independently, each with mean 0: biases and a batch norm's shifts enter
+    by their mean squares, so what all channels have in common is taken for scatter between them. Measured for a CNN of
+    24 channels on 14×14 pictures and 300 times, one thread: 0.5 s and 0.2 GB with average pooling, 1.1 to 1.5 s and
+    0.3 GB with max pooling. Both grow with the square of the positions of the largest map, where a later layer joins
+    positions, and else with their number. ``"measured"`` goes along the reference in parts of 64 MB, twice where there
+    is a max pooling.
+    """
+    times = checked_times(times)
+    if moments not in ("weights", "measured"):
+        raise ValueError(f"moments = {moments!r}: it must be 'weights' or 'measured'")
+    if (reference is None) != (moments == "weights"):
+        raise ValueError("moments='measured' needs reference, another path of the same family, and "
+                         "moments='weights' takes none")
+    _check_weights(model)
+    if moments == "measured":
+        return _measured(model, path, reference, times.to(_device(model, times)))
+    graph = steps(model)
+    times = times.to(_device(model, times))
+    nodes = times[chosen_times(path, times)]
+    return _integrated(walk(graph, inputs(path, nodes)), nodes)
+
+
+def _check_weights(model) -> None:
+    tensors = [*model.named_parameters(), *model.named_buffers()] if isinstance(model, nn.Module) else []
+    for name, tensor in tensors:
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(f"the model's {name} holds NaN or infinity: every weight has to be finite")
+
+
+def _device(model, times: Tensor) -> torch.device:
+    parts = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((part.device for part in parts), times.device)
+
+
+def _measured(model, path, reference, times: Tensor) -> NetworkPrediction:
+    _check_reference(path, reference, times)
+    found = predict_from_reference(model, reference, times)
+    if not found:
+        raise _NOTHING
+    layers = [_layer(step.name, step.op, smp, error) for step, smp, error in found]
+    total = sum(layer.smp for layer in layers)
+    error = sum(layer.smp_se**2 for layer in layers).sqrt()
+    return NetworkPrediction(total, error, layers, len(times), torch.zeros_like(total), "measured")
+
+
+def _check_reference(path, reference, times: Tensor) -> None:
+    """A prediction from the very path that it is compared with would be a measurement: refuse."""
+    some = times[torch.linspace(0, len(times) - 1, min(len(times), 33)).round().long()]
+    here, there = inputs(path, some)[0], inputs(reference, some, "reference")[0]
+    if here.shape != there.shape:
+        raise ValueError(f"the reference's inputs have shape {tuple(there.shape[1:])}, the path's "
+                         f"{tuple(here.shape[1:])}: both have to be of one family")
+    if reference is path or bool((here == there).all()):
+        raise ValueError("the reference is the path itself, and what is measured along it is no prediction: give "
+                         "another path of the same family")
+
+
+def _layer(name: str, kind: str, smp: Tensor, error: Tensor) -> LayerPrediction:
+    return LayerPrediction(name, kind, smp, error, "simulated" if bool((error > 0).any()) else "closed form")
+
+
+def _integrated(found, nodes: Tensor) -> NetworkPrediction:
+    """Rates (R, P, m) of each layer, integrated over time; replicates give the error."""
+    def over(rates, at):
+        return torch.trapezoid(rates, at, dim=1)
+
+    half = torch.cat([torch.arange(0, len(nodes) - 1, 2), torch.tensor([len(nodes) - 1])]).to(nodes.device)
+    layers, whole, coarse = [], 0.0, 0.0
+    for part in found:
+        each = over(part.rates, nodes)
+        whole, coarse = whole + each, coarse + over(part.rates[:, half], nodes[half])
+        layers.append(_layer(part.name, part.kind, each.mean(0), _error(each)))
+    if not layers:
+        raise _NOTHING
+    return NetworkPrediction(whole.mean(0), _error(whole), layers, len(nodes), (whole - coarse).mean(0).abs())
+
+
+def _error(each: Tensor) -> Tensor:
+    if len(each) == 1:
+        return torch.zeros_like(each[0])
+    return each.std(0) / math.sqrt(len(each))

@@ -1,0 +1,142 @@
+"""Smooth random pictures that drift: the signals of neighbouring pixels, with exact slopes."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from smpcore.device import resolve
+from smpcore.signals.kernels import AT_ONCE, check_grid
+
+
+class PictureSignals(NamedTuple):
+    """``values`` and ``slopes`` ``(count, samples, height, width)``, at ``times`` ``(samples,)``."""
+
+    values: Tensor
+    slopes: Tensor
+    times: Tensor
+
+
+def moving_pictures(
+    samples: int,
+    duration: float,
+    *,
+    height: int,
+    width: int,
+    count: int = 1,
+    length_scale: float = 2.0,
+    velocity: tuple[float, float] = (1.0, 0.5),
+    variance: float = 1.0,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> PictureSignals:
+    """Smooth random pictures (a 2-D Gaussian field, RBF) that drift: neighbouring pixels with exact slopes.
+
+    Pixel (i, j) sees the field at (i + v₁t, j + v₂t). The field is a Fourier series on a torus that the path
+    never goes round, summed exactly at every position, so nothing is interpolated.
+
+    Parameters
+    ----------
+    samples, duration, count, seed, device
+        As in `gaussian_process`.
+    height, width
+        Pixels that are looked at.
+    length_scale
+        Of the field, in pixels.
+    velocity
+        Pixels per unit of t, down and right.
+    variance
+        Of the field.
+
+    Returns
+    -------
+    PictureSignals
+        values and slopes ``(count, samples, height, width)``, times ``(samples,)``, float64.
+
+    See Also
+    --------
+    picture_covariances : the covariances of these pixels in closed form.
+    """
+    target = resolve(device)
+    check_grid(samples, duration, count)
+    _check_pictures(height, width, length_scale, variance, velocity)
+    times = torch.linspace(0, duration, samples, dtype=torch.float64)
+    source = torch.Generator().manual_seed(seed)
+    axes = [_torus(size, abs(speed) * duration, length_scale)
+            for size, speed in zip((height, width), velocity, strict=True)]
+    (rows, row_power), (columns, column_power) = axes
+    amplitude = (variance * row_power[:, None] * column_power).sqrt()
+    values, slopes = (torch.empty(count, samples, height, width, dtype=torch.float64) for _ in range(2))
+    pixel_rows = torch.polar(torch.ones(height, len(rows), dtype=torch.float64),
+                             torch.arange(height, dtype=torch.float64)[:, None] * rows)
+    pixel_columns = torch.polar(torch.ones(width, len(columns), dtype=torch.float64),
+                                torch.arange(width, dtype=torch.float64)[:, None] * columns)
+    at_once = max(1, AT_ONCE // (max(height, 8) * len(columns)))
+    for k in range(count):
+        # The real part of independent complex amplitudes has exactly the wanted covariance.
+        draw = torch.randn(2, *amplitude.shape, generator=source, dtype=torch.float64)
+        field = amplitude * torch.complex(*draw)
+        for part in torch.arange(samples).split(at_once):
+            down, right = (torch.polar(torch.ones(len(part), len(axis), dtype=torch.float64),
+                                       times[part, None] * speed * axis)
+                           for axis, speed in zip((rows, columns), velocity, strict=True))
+            # (P, height, rows) @ (rows, columns), then (P, height, columns) @ (columns, width)
+            value = _sum_series(pixel_rows, pixel_columns, down, right, field)
+            rate = 1j * (velocity[0] * rows[:, None] + velocity[1] * columns)
+            values[k, part] = value
+            slopes[k, part] = _sum_series(pixel_rows, pixel_columns, down, right, field * rate)
+    return PictureSignals(values.to(target), slopes.to(target), times.to(target))
+
+
+def _sum_series(
+    pixel_rows: Tensor, pixel_columns: Tensor, down: Tensor, right: Tensor, field: Tensor
+) -> Tensor:
+    left = (pixel_rows * down[:, None]) @ field
+    return ((left * right[:, None]) @ pixel_columns.T).real
+
+
+def _torus(size: int, drift: float, length: float) -> tuple[Tensor, Tensor]:
+    """Frequencies of one axis and their power: long enough not to wrap, high enough to miss nothing."""
+    # The correlation round the back of the torus is below exp(−6²/2) ≈ 1e-8; so is the power left out.
+    around = size + drift + 6 * length
+    step = 2 * math.pi / around
+    top = math.ceil(6.5 / (length * step))
+    omega = step * torch.arange(-top, top + 1, dtype=torch.float64)
+    power = length / math.sqrt(2 * math.pi) * torch.exp(-((omega * length) ** 2) / 2) * step
+    return omega, power
+
+
+def picture_covariances(
+    height: int,
+    width: int,
+    *,
+    length_scale: float = 2.0,
+    velocity: tuple[float, float] = (1.0, 0.5),
+    variance: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Value and slope covariance of the pixels of `moving_pictures`, in closed form.
+
+    Returns
+    -------
+    value_cov, slope_cov
+        ``(height*width, height*width)`` each, pixels in row-major order: V_pq = σ² exp(−|p−q|²/2ℓ²) and
+        L_pq = (|v|²/ℓ² − (v·(p−q))²/ℓ⁴) V_pq.
+    """
+    _check_pictures(height, width, length_scale, variance, velocity)
+    grid = torch.cartesian_prod(torch.arange(height), torch.arange(width)).to(torch.float64).reshape(-1, 2)
+    apart = grid[:, None] - grid
+    speed = torch.tensor(velocity, dtype=torch.float64)
+    value = variance * torch.exp(-(apart**2).sum(-1) / (2 * length_scale**2))
+    along = (apart @ speed) / length_scale**2
+    return value, ((speed**2).sum() / length_scale**2 - along**2) * value
+
+
+def _check_pictures(
+    height: int, width: int, length_scale: float, variance: float, velocity: tuple[float, float]
+) -> None:
+    if height < 1 or width < 1 or not (length_scale > 0 and variance > 0) or len(velocity) != 2:
+        raise ValueError(
+            f"height = {height}, width = {width}, length_scale = {length_scale}, variance = {variance}, "
+            f"velocity = {velocity}: sizes, length and variance have to be positive, a velocity has "
+            "two parts")

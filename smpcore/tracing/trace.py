@@ -1,0 +1,344 @@
+"""Every kink of a piecewise-linear model on a straight line, with a certificate that none is missing.
+
+The pieces of the line are carried through one ordinary forward pass (`smpcore.tracing.interpreter`), stretch by
+stretch so that memory stays bounded. The result is then held against the plain model: at both ends of every stretch,
+and at points drawn at random inside pieces, in value and in slope.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from smpcore.inspection.checks import checked_copy, choose_outputs, home_of, runs
+from smpcore.inspection.module_scope import Scope, eagerly
+from smpcore.inspection.opaque_ops import hidden_switches
+from smpcore.tracing.interpreter import Carrier, rows_of, start_rows
+from smpcore.tracing.piecewise import Line, Rows, TooManyPieces
+
+__all__ = ["LineTrace", "comes_later", "trace_line", "valid_ends", "valid_length"]
+
+# Numbers that one tensor may hold over all pieces of a stretch: about what stays in a processor's cache, which
+# also measured fastest. On a GPU, where it is the calls that cost, more.
+_ROOM = {"cpu": 1 << 20, "cuda": 1 << 24}
+# Points at which the plain model is asked as well, beside all ends of stretches.
+_CHECKS = 16
+
+
+@dataclass(frozen=True)
+class LineTrace:
+    """The kinks of a model's outputs on a line, in order.
+
+    Attributes
+    ----------
+    times
+        ``(K,)`` in [0, length].
+    jumps
+        ``(K, m)``: by how much the slope of each of the m outputs jumps, in output units per unit of t.
+    layers
+        K names, ``module.path:op`` with ``#2``, ``#3`` for later calls: the unit that switches at each kink.
+    smp
+        ``(m,)``: Σ|jumps|, by output.
+    certified
+        Whether it is proved that no kink is missing. Otherwise `gaps` says where not and why.
+    gaps
+        ``(t0, t1, reason)`` of every stretch in which some operation is not straight between two kinks, or in
+        which the plain model gave something else than the trace. Kinks inside a gap are not counted.
+    probes
+        Points of the line evaluated: the pieces carried, and the plain model's points.
+    """
+
+    times: Tensor
+    jumps: Tensor
+    layers: list[str]
+    smp: Tensor
+    certified: bool
+    gaps: list[tuple[float, float, str]]
+    probes: int
+
+    def __repr__(self) -> str:
+        state = "certified" if self.certified else f"not certified, {len(self.gaps)} gaps"
+        return f"LineTrace({len(self.times)} kinks, smp {[round(v, 6) for v in self.smp.tolist()]}, {state})"
+
+
+def trace_line(model: Callable, start: Tensor, end: Tensor, *, length: float = 1.0,
+               outputs: Sequence[int] | Callable | None = None,
+               dtype: torch.dtype = torch.float64) -> LineTrace:
+    """Every kink of ``model`` on the line from ``start`` to ``end``, each with its layer and its jump.
+
+    Parameters
+    ----------
+    model
+        A module or function from ``(P, *input_shape)`` to P outputs, each depending on its own sample alone.
+        It is copied: the caller's is never touched.
+    start, end
+        ``(*input_shape)``, floating. The line is x(t) = start + t/length (end - start), t in [0, length].
+    length
+        The line's length in units of t, positive.
+    outputs
+        None (all, flattened to m; up to 64), indices into these, or a callable from what the model returns to
+        a tensor ``(P, m)``.
+    dtype
+        The floating type of the measurement, whatever that of the model.
+
+    Returns
+    -------
+    LineTrace
+
+    Raises
+    ------
+    TypeError, ValueError
+        For ends that are no floating tensors of one shape, NaN or infinity in them or in the output, a length
+        that is not positive, batch norm or dropout in training mode, and a model that reads numbers out of its
+        tensors (``if x.sum() > 0``), whose decisions no trace can see.
+
+    Notes
+    -----
+    Cost: about one row of work for each piece and layer, where a plain pass needs one for each point. An
+    operation that is not piecewise linear (a smooth activation, a product of two branches) or that switches
+    unseen (``x * (x > 0)``) makes the trace uncertified, with the stretch and the operation in `gaps`.
+
+    Carrying linear pieces through a network: M. Sotoudeh and A. Thakur, "Computing Linear Restrictions of
+    Neural Networks" (NeurIPS 2019); here with one tangent for each piece, whatever the model's code.
+    """
+    start, end = valid_ends(start, end)
+    length = valid_length(length)
+    model = checked_copy(model, dtype)
+    home = home_of(model, start)
+    start, end = (side.detach().to(home, dtype) for side in (start, end))
+    # One line, whichever end it is read from: the mirrored line gives the mirrored result to the last bit.
+    turned = comes_later(start, end)
+    tracer = _Tracer(model, *((end, start) if turned else (start, end)), outputs, dtype)
+    # Other attention kernels than the plain one have no forward-mode AD.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), eagerly():
+        hidden = tracer.hidden()
+        with tracer.scope():
+            stretches = tracer.run()
+    stretches[0].gaps[:0] = [(0.0, 1.0, reason) for reason in hidden]
+    return _assemble(tracer, stretches, length, turned)
+
+
+@dataclass
+class _Stretch:
+    """One stretch, traced: its knots, who made them, slopes ``(n, m)`` and values ``(n + 1, m)`` at knots."""
+
+    knots: Tensor
+    makers: Tensor
+    slopes: Tensor
+    values: Tensor
+    layers: list[str]
+    gaps: list[tuple[float, float, str]]
+
+
+class _Tracer:
+    def __init__(self, model, start, end, outputs, dtype):
+        self.model, self.start, self.end, self.outputs = model, start, end, outputs
+        self.eps = torch.finfo(dtype).eps
+        self.closest = 450 * self.eps  # 1e-13 in float64
+        self.room = _ROOM.get(start.device.type, _ROOM["cpu"])
+        self.widths: list[int] = []
+        self.probes = 0
+        self.scope = Scope(model)
+
+    def hidden(self) -> list[str]:
+        """Sentences on what the model does out of sight: nothing of it depends on the line, as far as a trace sees."""
+        x = self.point(0.0)
+        with runs(x.dtype, x):
+            hidden = hidden_switches(self.model, x, self.scope)
+        return [found.sentence for found in hidden if found.way == "outside" or (
+            found.way == "inside" and found.switches)]
+
+    def run(self) -> list[_Stretch]:
+        """The whole line, in stretches whose pieces fit: each as long as the last ones' density allows."""
+        found, at, step = [], 0.0, 0.0
+        # A stretch of next to no length tells the sizes of all tensors and a first density.
+        first = self.stretch(0.0, 2.0**-12)
+        step = 0.25 if first is not None else 2.0**-13
+        while at < 1.0:
+            # Irrational steps: a unit that switches on a round number does so inside a stretch.
+            stop = at + step * 0.9754878
+            if stop > 1.0 - 0.25 * step:
+                stop = 1.0
+            stretch = self.stretch(at, stop)
+            if stretch is None:
+                if step < 1e-9:
+                    raise MemoryError("one stretch of 1e-9 of the line has more pieces than fit: "
+                                      "trace it with dtype=torch.float32, or a smaller model")
+                step *= self._fits
+                continue
+            found.append(stretch)
+            at = stop
+            step *= min(4.0, max(0.5, 0.8 / max(self._full, 1e-3)))
+        return self.joined(found)
+
+    def joined(self, stretches: list[_Stretch]) -> list[_Stretch]:
+        """The same, with a stretch of its own around each seam that happens to be a kink."""
+        scale = max(float(part.slopes.abs().max()) for part in stretches)
+        found = stretches[:1]
+        for after in stretches[1:]:
+            before = found[-1]
+            if float((after.slopes[0] - before.slopes[-1]).abs().max()) > _seen(self.eps) * scale:
+                left = float(before.knots[-2:].mean())
+                right = float(after.knots[:2].mean())
+                seam = self.stretch(left, right)
+                if seam is not None:
+                    before.knots[-1], after.knots[0] = left, right
+                    before.values[-1], after.values[0] = seam.values[0], seam.values[-1]
+                    found.append(seam)
+            found.append(after)
+        return found
+
+    def stretch(self, begin: float, stop: float) -> _Stretch | None:
+        """One stretch, or None where it has too many pieces."""
+        knots = torch.tensor([begin, stop], dtype=torch.float64, device=self.start.device)
+        line = Line(knots, self.closest)
+        carrier = Carrier(line, lambda: self.scope.path, 1e-9 if self.eps < 1e-10 else 1e-3,
+                          self.widths, self.room)
+        x = self.point(begin)
+        start_rows(x, Rows(0, x.detach().clone(), (self.end - self.start)[None, None]))
+        try:
+            with carrier:
+                result = choose_outputs(self.model(x), self.outputs, 1)
+        except TooManyPieces as full:
+            self.scope.stack.clear()
+            self._fits = min(0.5, 0.7 * full.args[1] / full.args[0])
+            return None
+        if not self.widths:
+            self.widths = [max((numbers for layer, numbers in carrier.sizes if layer > number), default=1)
+                           for number in range(len(carrier.layers))]
+        rooms = [self.room // width for width in self.widths]
+        counts = torch.bincount(line.makers + 1, minlength=len(rooms) + 1).cumsum(0)[1:].tolist()
+        self._full = max(((count - 1) / max(2, room) for count, room in zip(counts, rooms, strict=False)),
+                         default=0.01)
+        rows = rows_of(result)
+        constant = Rows(line.version, result, torch.zeros_like(result)[None])
+        rows = constant if rows is None else carrier.rows(result)
+        slopes = rows.tangents.reshape(-1, result.numel()) if rows.tangents is not None else \
+            torch.zeros(line.count, result.numel(), dtype=self.start.dtype, device=self.start.device)
+        slopes = slopes.expand(line.count, -1)
+        left = line.left(rows).reshape(-1, result.numel()).expand(line.count, -1)
+        last = left[-1:] + slopes[-1:] * float(line.lengths[-1])
+        self.probes += line.count
+        if not bool(torch.isfinite(left).all() & torch.isfinite(slopes).all()):
+            raise ValueError(f"the model's output is NaN or infinite on the line between {begin:.6g} and "
+                             f"{stop:.6g} of its length")
+        return _Stretch(line.knots, line.makers, slopes, torch.cat([left, last]), carrier.layers, carrier.gaps)
+
+    def point(self, time: float) -> Tensor:
+        """The line's point, as a batch of one."""
+        return (self.start + time * (self.end - self.start))[None].clone()
+
+    def plain(self, times: Tensor) -> Tensor:
+        """The plain model's outputs ``(P, m)`` at ``times (P,)``, as one batch."""
+        self.probes += len(times)
+        points = torch.stack([self.point(time)[0] for time in times.tolist()])
+        return choose_outputs(self.model(points), self.outputs, len(times))
+
+
+def _seen(eps: float) -> float:
+    """The smallest jump that stands out of rounding, as a fraction of the steepest slope."""
+    return 4500 * eps  # 1e-12 in float64
+
+
+def _assemble(tracer: _Tracer, stretches: list[_Stretch], length: float, turned: bool) -> LineTrace:
+    """Kinks of all stretches, held against the plain model."""
+    knots = torch.cat([stretches[0].knots[:1], *[part.knots[1:] for part in stretches]])
+    slopes = torch.cat([part.slopes for part in stretches])
+    values = torch.cat([part.values[:-1] for part in stretches])
+    gaps = [gap for part in stretches for gap in part.gaps] + _disagreements(tracer, stretches, knots, slopes,
+                                                                             values)
+    makers = [name for part in stretches for name in [None, *[part.layers[maker] for maker in
+                                                             part.makers[1:-1].tolist()]]][1:]
+    jumps, times = slopes.diff(dim=0), knots[1:-1]
+    scale = slopes.abs().amax(0)
+    seen = (jumps.abs() > _seen(tracer.eps) * scale).any(1)
+    gaps = _merged(gaps)
+    for left, right, _ in gaps:
+        seen &= (times < left) | (times > right)
+    times, jumps = times[seen] * length, jumps[seen] / length
+    layers = [makers[index] or "" for index in seen.nonzero()[:, 0].tolist()]
+    if turned:
+        times, jumps, layers = length - times.flip(0), jumps.flip(0), layers[::-1]
+        gaps = [(1 - right, 1 - left, reason) for left, right, reason in reversed(gaps)]
+    gaps = [(left * length, right * length, reason) for left, right, reason in gaps]
+    return LineTrace(times, jumps, layers, jumps.abs().sum(0), not gaps, gaps, tracer.probes)
+
+
+def _disagreements(tracer, stretches, knots, slopes, values) -> list[tuple[float, float, str]]:
+    """Stretches and pieces in which the trace does not continue to what the plain model gives."""
+    found = []
+    scale = values.abs().amax(0) + slopes.abs().amax(0) * 1e-3 + 1e-300
+    allowed = scale * (1e-9 if tracer.eps < 1e-10 else 1e-3)
+    random = torch.Generator().manual_seed(0)
+    drawn = torch.rand(_CHECKS, generator=random, dtype=torch.float64).to(knots.device)
+    piece = (torch.searchsorted(knots, drawn) - 1).clamp(0, len(slopes) - 1)
+    lengths = knots.diff()[piece]
+    # Two points of each piece drawn: they show its slope too.
+    at = torch.cat([knots[piece] + lengths / 4, knots[piece] + lengths * 3 / 4, knots[:1], knots[-1:]])
+    piece = torch.cat([piece, piece, torch.tensor([0, len(slopes) - 1], device=knots.device)])
+    plain = tracer.plain(at)
+    ours = values[piece] + (at - knots[piece])[:, None].to(values.dtype) * slopes[piece]
+    for k in ((plain - ours).abs() > allowed).any(1).nonzero()[:, 0].tolist():
+        found.append((float(knots[piece[k]]), float(knots[piece[k] + 1]),
+                      "the model gives another value here than its pieces do: it does something unseen"))
+    for before, after in itertools.pairwise(stretches):
+        if bool(((before.values[-1] - after.values[0]).abs() > allowed).any()):
+            found.append((float(before.knots[0]), float(before.knots[-1]),
+                          "the straight continuation does not reach the model's value at the end"))
+    return found
+
+
+def _merged(gaps: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """Gaps that touch, joined; each keeps the reason found first, which is the earliest operation's."""
+    order = sorted(range(len(gaps)), key=lambda k: (gaps[k][0], k))
+    found: list[tuple[float, float, int]] = []
+    for k in order:
+        left, right, _ = gaps[k]
+        if found and left <= found[-1][1]:
+            found[-1] = (found[-1][0], max(right, found[-1][1]), min(found[-1][2], k))
+        else:
+            found.append((left, right, k))
+    return [(left, right, gaps[k][2]) for left, right, k in found]
+
+
+def valid_ends(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """Two finite floating tensors of one shape, or a sentence."""
+    for name, value in (("start", start), ("end", end)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} is a {type(value).__name__}: give a torch tensor of the model's input "
+                            "shape")
+        if not value.is_floating_point():
+            raise TypeError(f"{name} is of type {value.dtype}: a line needs floating numbers, so convert it "
+                            "with .double()")
+    if start.shape != end.shape:
+        raise ValueError(f"start has shape {tuple(start.shape)} and end {tuple(end.shape)}: a line joins "
+                         "two inputs of one shape")
+    if start.device != end.device:
+        raise ValueError(f"start is on {start.device} and end on {end.device}: move one to the other's "
+                         "device")
+    for name, value in (("start", start), ("end", end)):
+        if not bool(torch.isfinite(value).all()):
+            index = tuple((~torch.isfinite(value)).nonzero()[0].tolist())
+            raise ValueError(f"{name} is NaN or infinite at index {index}: a line needs finite ends")
+    return start, end
+
+
+def valid_length(length: float) -> float:
+    """A positive finite number, or a sentence."""
+    if isinstance(length, bool) or not isinstance(length, int | float):
+        raise TypeError(f"length = {length!r}: it must be a number, the line's length in units of t")
+    if not (length > 0 and math.isfinite(length)):
+        raise ValueError(f"length = {length!r}: it must be positive and finite, the line's length in units "
+                         "of t")
+    return float(length)
+
+
+def comes_later(start: Tensor, end: Tensor) -> bool:
+    """Whether the line is to be read from its end: where the two first differ, the smaller comes first."""
+    differ = (start != end).flatten().nonzero()
+    return bool(len(differ) and start.flatten()[differ[0, 0]] > end.flatten()[differ[0, 0]])
+

@@ -1,0 +1,83 @@
+"""Every unit that can switch: one table, from the call of an operation to where and how it switches.
+
+A *unit* is one number that an operation computes. It *switches* where its slope with respect to its inputs
+jumps. `TABLE` has one entry for each operation, under the name by which torch calls it (`relu` stands for the
+module, the function, the tensor method and their in-place kin alike): a function with the operation's own
+signature that describes the call as one of three things.
+
+- `Hinges`: elementwise, with a slope below and above each threshold (ReLU, clamp, absolute value, …).
+- `Selection`: the largest or smallest of several candidates (pooling, maximum, amax, …).
+- `Steps`: elementwise, its *value* jumps (sign, rounding, …).
+
+To add a unit, add one entry to `elementwise` or `selection`, and its case to the table of the
+tests. `UNFOLLOWED` names what switches and is not followed: a result that depends on it is refused, by name.
+"""
+
+from collections.abc import Callable
+
+# Entering the units is what these two are imported for.
+from smpcore.units import elementwise, selection  # noqa: F401
+from smpcore.units.kinds import TABLE, Hinge, Hinges, Selection, Steps, moves
+
+__all__ = ["TABLE", "UNFOLLOWED", "Hinge", "Hinges", "Selection", "Steps", "canonical", "describe", "moves"]
+
+#: What switches and is not followed, and what would do instead.
+UNFOLLOWED = dict.fromkeys(
+    ("sort", "argsort", "msort", "topk", "median", "nanmedian", "kthvalue", "mode", "quantile", "nanquantile"),
+    "its order switches: use amax, amin or maximum, which are followed, or measure with smp from samples")
+UNFOLLOWED |= dict.fromkeys(
+    ("cummax", "cummin", "argmax", "argmin", "aminmax", "fractional_max_pool2d", "fractional_max_pool3d",
+     "segment_reduce", "scatter_reduce", "index_reduce", "norm", "vector_norm", "linalg_vector_norm",
+     "l1_loss", "cdist",
+     "pairwise_distance", "dist", "renorm"),
+    "its selection is not followed: write it with abs, amax, amin or maximum, or measure with smp from samples")
+UNFOLLOWED |= dict.fromkeys(
+    ("gt", "lt", "ge", "le", "eq", "ne", "greater", "less", "greater_equal", "less_equal", "not_equal", "__gt__",
+     "__lt__", "__ge__", "__le__", "__eq__", "__ne__", "isclose", "signbit", "logical_not", "nonzero", "bucketize",
+     "searchsorted", "histc", "long", "int", "short", "bool", "byte", "char", "remainder", "fmod", "__mod__",
+     "floor_divide", "__floordiv__", "isposinf", "isneginf", "unique"),
+    "a mask or an index that switches is not followed: write it with relu, clamp, abs or maximum, or measure "
+    "with smp from samples")
+
+
+def canonical(func: Callable) -> tuple[str, bool]:
+    """The name of an operation as `TABLE` knows it, and whether the call is in place."""
+    name = getattr(func, "__name__", str(func))
+    if name.startswith("boolean_dispatch"):
+        name = name.split("<")[-1].strip(">")
+    if name.startswith("__i") and name.endswith("__") and name not in ("__index__", "__int__", "__invert__"):
+        return f"__{name[3:]}", True
+    if name.startswith("__"):
+        return _DUNDER.get(name, name), name == "__setitem__"
+    place = name.endswith("_")
+    name = name.rstrip("_")
+    return _ALIASES.get(name, name), place
+
+
+_DUNDER = {"__abs__": "abs"}
+_ALIASES = {"clip": "clamp", "absolute": "abs", "fabs": "abs", "max_pool1d_with_indices": "max_pool1d",
+            "max_pool2d_with_indices": "max_pool2d", "max_pool3d_with_indices": "max_pool3d",
+            "adaptive_max_pool1d_with_indices": "adaptive_max_pool1d",
+            "adaptive_max_pool2d_with_indices": "adaptive_max_pool2d",
+            "adaptive_max_pool3d_with_indices": "adaptive_max_pool3d", "fix": "trunc", "sgn": "sign"}
+
+
+def describe(name: str, args: tuple, kwargs: dict) -> Hinges | Selection | Steps | None:
+    """What one call of an operation of `TABLE` can do; None where it cannot switch.
+
+    Parameters
+    ----------
+    name
+        As `canonical` gives it.
+    args, kwargs
+        As the model gave them.
+
+    Raises
+    ------
+    ValueError
+        For a call that switches in a way that is not followed, with the way round.
+    """
+    kwargs = {key: value for key, value in kwargs.items() if key not in ("inplace", "out")}
+    if "input" in kwargs:
+        args, kwargs = (kwargs.pop("input"), *args), kwargs
+    return TABLE[name](*args, **kwargs)

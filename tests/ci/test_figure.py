@@ -1,0 +1,35 @@
+"""The README's picture of a sweep."""
+
+import json
+from pathlib import Path
+
+import figure
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def record(folder, seed, length_scale):
+    folder.mkdir(parents=True)
+    results = {"smp_measured": 10.0 / length_scale + seed, "smp_measured_se": 0.5, "smp_predicted": 10.0 / length_scale}
+    (folder / "02_relu.json").write_text(json.dumps({
+        "notebook": "02_relu", "parameters": {"seed": seed, "length_scale": length_scale}, "results": results}))
+
+
+def test_a_sweep_is_drawn_small(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for seed in (0, 1):
+        for length_scale in (0.5, 1.0):
+            record(tmp_path / f"02_relu/{seed}-{length_scale}", seed, length_scale)
+    drawn = figure.write_sweep(tmp_path, tmp_path / "sweep.png")
+    assert image.open(drawn).size == image.open(figure.SWEEP).size
+    assert figure.SWEEP.stat().st_size < 60_000
+
+
+def test_a_folder_without_that_sweep_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="has no sweep of notebook 02 over length_scale: the README has the command"):
+        figure.write_sweep(tmp_path, tmp_path / "sweep.png")
+    record(tmp_path / "02_relu/a", 0, 0.5)
+    with pytest.raises(ValueError, match="has no sweep of notebook 02 over length_scale"):
+        figure.write_sweep(tmp_path, tmp_path / "sweep.png")
+    assert not (tmp_path / "sweep.png").exists()

@@ -1,0 +1,177 @@
+"""The networks of the experiments: known figures, known weights, known sizes."""
+
+import math
+import shutil
+
+import pytest
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import nn
+
+from smpcore import models, paths
+from smpcore.models import face as face_file
+
+PHOTOGRAPH = "grace_hopper.jpg"
+LANDMARKS = [.265795, .675540, .493044, .316704, .677767, .317191, .288881, .535929, .726420, .707879]
+
+
+@pytest.fixture(scope="module")
+def face():
+    return models.face_network()
+
+
+def test_the_face_network_finds_the_face(face):
+    crop = paths.load_picture(PHOTOGRAPH)[:, 125:335, 165:375]
+    x = nn.functional.interpolate((crop[None] * 255 - 127.5) / 128, size=(48, 48), mode="area").float()
+    found = face(x)
+    # The figures are rounded to six places and computed in float32: 7 figures, a few of them lost on the way.
+    assert found.landmarks[0].tolist() == pytest.approx(LANDMARKS, abs=2e-6)
+    assert found.probability.item() == pytest.approx(0.9999996, abs=1e-7)
+    assert found.box.shape == (1, 4)
+    assert sum(parameter.numel() for parameter in face.parameters()) == 389_040
+
+
+def test_the_picture_path_gives_the_face_network_its_input(face):
+    path = paths.picture(PHOTOGRAPH, [165, 125, 375, 335], pan=(16, 10), **models.FACE_INPUT)
+    found = face.double()(path(torch.zeros(1, dtype=torch.float64)))
+    face.float()
+    assert found.probability.item() > 0.999
+    # A Gaussian instead of an area filter moves the landmarks by less than a quarter of a crop's pixel.
+    assert found.landmarks[0].tolist() == pytest.approx(LANDMARKS, abs=0.25 / 48)
+    assert len(models.LANDMARKS) == 5
+
+
+def test_sides_shrink_as_published(face):
+    sides = []
+    hooks = [module.register_forward_hook(lambda _m, _i, out: sides.append(out.shape[-1]))
+             for module in face.modules() if isinstance(module, nn.Conv2d | nn.MaxPool2d)]
+    face(torch.zeros(1, 3, 48, 48))
+    for hook in hooks:
+        hook.remove()
+    assert sides == [46, 23, 21, 10, 8, 4, 3]
+
+
+def test_weights_come_from_the_known_file_only(tmp_path):
+    copy = tmp_path / "onet.lz4"
+    shutil.copy(face_file._find(), copy)
+    assert models.face_network(copy)(torch.zeros(1, 3, 48, 48)).landmarks.shape == (1, 10)
+    copy.write_bytes(copy.read_bytes() + b"!")
+    with pytest.raises(ValueError, match=r"has SHA-256 .* is not the known set of weights and is not opened"):
+        models.face_network(copy)
+    with pytest.raises(ValueError, match=r"weights are not at .*nothing.lz4.*pip install mtcnn"):
+        models.face_network(tmp_path / "nothing.lz4")
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    def missing(name):
+        raise face_file.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(face_file.importlib.metadata, "distribution", missing)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install mtcnn==1\.0\.0"):
+        models.face_network()
+
+
+def test_the_reference_network_is_the_known_one():
+    """Σ|slope differences| at 51, 101 and 401 samples, known from an independent run to three figures."""
+    start, end = models.reference_line()
+    model, path = models.reference_cnn(), paths.line(start, end)
+    for count, known in [(51, 1.36), (101, 1.82), (401, 3.60)]:
+        t = torch.linspace(0, 1, count, dtype=torch.float64)
+        with forward_ad.dual_level():
+            slope = forward_ad.unpack_dual(model(path(forward_ad.make_dual(t, torch.ones_like(t))))).tangent
+        assert slope.diff(dim=0).abs().sum().item() == pytest.approx(known, abs=0.005)
+    assert slope.diff(dim=0).abs().sum().item() < models.REFERENCE_SMP
+
+
+def test_drawing_a_network_leaves_the_global_random_state_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    models.reference_cnn(), models.reference_line(), models.mlp(4), models.cnn((1, 8, 8))
+    assert torch.equal(torch.rand(3), expected)
+
+
+# build, input shape, output shape, parameters
+SIZES = [
+    (lambda: models.mlp(7, 2, width=16, depth=3), (7,), 2, 7 * 16 + 16 + 2 * (16 * 16 + 16) + 16 * 2 + 2),
+    (lambda: models.mlp((1, 4, 4), width=8, depth=1, activation="tanh"), (1, 4, 4), 1, 16 * 8 + 8 + 8 + 1),
+    (lambda: models.cnn((1, 12, 12), channels=4, depth=2), (1, 12, 12), 1,
+     9 * 4 + 4 + 4 * 9 * 4 + 4 + 4 * 144 + 1),
+    (lambda: models.cnn((3, 32, 32), 2, channels=(4, 8), pooling="max", hidden=(16,), activation="gelu"),
+     (3, 32, 32), 2, 27 * 4 + 4 + 36 * 8 + 8 + 8 * 64 * 16 + 16 + 16 * 2 + 2),
+    (lambda: models.cnn((1, 9, 9), channels=2, depth=1, pooling="average", pool=3, stride=2,
+                        padding_mode="circular"), (1, 9, 9), 1, 9 * 2 + 2 + 2 * 16 + 1),
+    (lambda: models.cnn((1, 8, 8), channels=2, depth=1, activation=lambda: nn.Hardtanh(-1, 1)), (1, 8, 8), 1,
+     9 * 2 + 2 + 128 + 1),
+]
+
+
+@pytest.mark.parametrize(("build", "shape", "outputs", "parameters"), SIZES)
+def test_networks_have_the_sizes_asked_for(build, shape, outputs, parameters):
+    model = build()
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    assert not model.training
+    y = model(torch.zeros(3, *shape, dtype=torch.float64))
+    assert y.shape == (3, outputs)
+    again = build()
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("activation", sorted(models.ACTIVATIONS))
+def test_every_activation_carries_a_tangent(activation):
+    model = models.cnn((1, 6, 6), channels=2, depth=1, activation=activation, pooling="max")
+    x = torch.randn(2, 1, 6, 6, dtype=torch.float64)
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(model(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+    assert torch.isfinite(tangent).all()
+
+
+def test_he_initialisation_has_its_variances():
+    model = models.cnn((8, 6, 6), channels=(64, 64), hidden=(256,), initialise="he", seed=3)
+    layers = [layer for layer in model if isinstance(layer, nn.Conv2d | nn.Linear)]
+    for layer, gain in zip(layers, (1, 2, 2, 1), strict=True):
+        weight, fan_in = layer.weight, layer.weight[0].numel()
+        # The variance of n normal draws is known to √(2/n) of itself; five of those.
+        assert weight.var().item() * fan_in == pytest.approx(gain, rel=5 * math.sqrt(2 / weight.numel()))
+        assert not layer.bias.any()
+
+
+def test_torchs_own_initialisation_can_be_kept():
+    model = models.mlp(100, width=100, depth=1, initialise="torch", dtype=torch.float32)
+    assert model[0].weight.abs().max().item() <= 0.1
+    assert model[0].bias.any()
+
+
+@pytest.mark.parametrize("type_", [torch.float32, torch.float64])
+def test_one_seed_is_one_network_in_every_type(type_):
+    weight = models.mlp(5, seed=4, dtype=type_)[0].weight
+    assert weight.dtype == type_
+    assert torch.allclose(weight.double(), models.mlp(5, seed=4)[0].weight)
+
+
+@pytest.mark.parametrize(("call", "says"), [
+    (lambda: models.mlp(0), "inputs = 0: it must be at least 1"),
+    (lambda: models.mlp(3, width=0), "width = 0"),
+    (lambda: models.mlp(3, activation="relu7"), "activation = 'relu7' is not known: .* relu, leaky relu"),
+    (lambda: models.mlp(3, initialise="xavier"), "initialise = 'xavier': it must be 'he' or 'torch'"),
+    (lambda: models.cnn((1, 8, 8), channels=0), "channels = 0"),
+    (lambda: models.cnn((1, 8, 8), depth=0), "depth = 0"),
+    (lambda: models.cnn((1, 8, 8), kernel=4), "kernel = 4: it must be odd"),
+    (lambda: models.cnn((1, 8, 8), pooling="mean"), "pooling = 'mean' is not known: use None or one of: max"),
+    (lambda: models.cnn((1, 8, 8), pooling="max", depth=4), r"shape = \(1, 8, 8\): too small for 4"),
+    (lambda: models.he_initialise(nn.ReLU()), "no linear or convolutional layer"),
+])
+def test_what_bad_input_gets(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_the_gpu_finds_the_same_face():
+    path = paths.picture(PHOTOGRAPH, [165, 125, 375, 335], pan=(16, 10), **models.FACE_INPUT)
+    t = torch.linspace(0, 6, 5, dtype=torch.float64)
+    model = models.face_network().double()
+    here = model(path(t)).landmarks
+    there = model.cuda()(path(t.cuda())).landmarks
+    assert torch.allclose(here, there.cpu(), atol=1e-9)

@@ -1,0 +1,246 @@
+"""Whole networks: predicted against measured, and the recursion against its closed kernel."""
+
+import math
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from smpcore import attribute, models, paths, propagation
+from smpcore.propagation.random_weights import max_pool
+from smpcore.propagation.random_weights.second_moments import Field, conv_map, two_slope_field
+
+F64 = torch.float64
+TAU = 2 * math.pi
+PICTURE = (1, 14, 14)
+
+
+def line(shape):
+    start, end = torch.randn(2, *shape, dtype=F64, generator=torch.Generator().manual_seed(4))
+    return paths.line(start, end)
+
+
+def strided(seed):
+    layers = [nn.Conv2d(1, 24, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(24, 24, 3, padding=1), nn.ReLU(),
+              nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 1)]
+    return models.he_initialise(nn.Sequential(*layers).double().eval(), seed)
+
+
+class Block(nn.Module):
+    """A residual sum in front of a ReLU, functions in place of modules, and batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(1, 24, 3, padding=1), nn.BatchNorm2d(24)
+        self.second, self.third, self.out = nn.Conv2d(24, 24, 3), nn.Conv2d(24, 24, 1), nn.Linear(24 * 36, 1)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.first(x)))
+        x = nn.functional.avg_pool2d(self.second(x), 2)
+        x = nn.functional.relu(self.third(x.relu()) + x)
+        return self.out(x.flatten(1))
+
+
+def residual(seed):
+    torch.manual_seed(seed)
+    return models.he_initialise(Block().double().eval(), seed)
+
+
+def mlp(**settings):
+    return lambda seed: models.mlp(196, seed=seed, **settings)
+
+
+def cnn(**settings):
+    return lambda seed: models.cnn(PICTURE, channels=24, seed=seed, **settings)
+
+
+# name, network, straight line or circle, tolerance of the total, draws, samples: 401 where units of deep layers would
+# switch twice between fewer.
+CASES = [
+    ("he circle", mlp(width=256, depth=4), False, 0.06, 24, 401),
+    ("he line", mlp(width=256, depth=3), True, 0.06, 24, 101),
+    ("torch circle", mlp(width=256, depth=3, initialise="torch"), False, 0.08, 24, 401),
+    ("torch line", mlp(width=256, depth=3, initialise="torch"), True, 0.08, 24, 101),
+    ("leaky circle", mlp(width=256, depth=3, activation=lambda: nn.LeakyReLU(0.2)), False, 0.06, 24, 401),
+    ("relu6", mlp(width=256, depth=2, activation=lambda: nn.Hardtanh(-0.5, 1.0)), False, 0.08, 24, 401),
+    ("gelu below relu", lambda seed: _with_gelu(seed), False, 0.08, 24, 151),
+    ("zero padding", cnn(depth=2, kernel=3), False, 0.08, 12, 151),
+    ("average 5x5", cnn(depth=2, kernel=5, pooling="average"), False, 0.08, 12, 151),
+    ("average 5x5 line", cnn(depth=2, kernel=5, pooling="average"), True, 0.08, 12, 101),
+    ("overlapping average", cnn(depth=2, pooling="average", pool=3, stride=2), False, 0.08, 12, 151),
+    ("strides, global average", strided, False, 0.10, 12, 151),
+    ("max 5x5", cnn(depth=2, kernel=5, pooling="max"), False, 0.12, 12, 201),
+    ("max line", cnn(depth=2, kernel=3, pooling="max"), True, 0.12, 12, 151),
+    ("max 3/2", cnn(depth=1, kernel=3, pooling="max", pool=3, stride=2), False, 0.12, 12, 201),
+    ("residual", residual, False, 0.10, 12, 201),
+]
+
+
+def _with_gelu(seed):
+    layers = [nn.Linear(196, 256), nn.GELU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1)]
+    return models.he_initialise(nn.Sequential(*layers).double().eval(), seed)
+
+
+@pytest.mark.parametrize(("make", "straight", "tolerance", "draws", "samples"), [case[1:] for case in CASES],
+                         ids=[case[0] for case in CASES])
+def test_predicted_and_measured_agree(make, straight, tolerance, draws, samples):
+    flat = isinstance(next(make(0).children()), nn.Linear)
+    shape = (196,) if flat else PICTURE
+    path = line(shape) if straight else paths.circle(shape, seed=1)
+    times = torch.linspace(0, 1.0 if straight else TAU, samples, dtype=F64)
+    guesses, truths = [], []
+    for seed in range(draws):
+        model = make(seed)
+        if seed % 6 == 0:
+            # Each reads its own weights' moments: a few stand for all.
+            guesses.append(propagation.predict_network(model, path, times))
+        truths.append(attribute(model, path, times))
+    assert [(layer.name, layer.kind) for layer in guesses[0].layers] == [(layer.name, layer.kind)
+                                                                         for layer in truths[0].layers]
+    smp = torch.stack([torch.cat([layer.smp for layer in truth.layers]) for truth in truths])
+    predicted = torch.stack([torch.cat([layer.smp for layer in guess.layers]) for guess in guesses])
+    error = smp.std(0) / math.sqrt(draws) + predicted.std(0) / math.sqrt(len(guesses))
+    gap = (predicted.mean(0) - smp.mean(0)).abs()
+    assert bool((gap <= 0.15 * smp.mean(0) + 3 * error).all()), (predicted.mean(0), smp.mean(0), error)
+    totals, sums = smp.sum(1), predicted.sum(1)
+    error = totals.std() / math.sqrt(draws) + sums.std() / math.sqrt(len(guesses))
+    assert abs(sums.mean() - totals.mean()) <= tolerance * totals.mean() + 3 * error, (sums, totals.mean(), error)
+    assert all((layer.how == "closed form") == (float(layer.smp_se[0]) == 0) for layer in guesses[0].layers)
+    assert float(guesses[0].nodes_error[0]) < 0.01 * float(guesses[0].total[0])
+
+
+def test_on_the_circle_every_layer_adds_twice_the_root_of_the_width():
+    model = models.mlp(64, width=400, depth=3, seed=0)
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            gain = 1 if layer in (model[0], model[-1]) else 2
+            layer.weight.data.mul_(math.sqrt(gain / layer.in_features) / layer.weight.data.square().mean().sqrt())
+    model[-1].weight.data.mul_(math.sqrt(2 / math.pi / 400) / model[-1].weight.data.abs().mean())
+    found = propagation.predict_network(model, paths.circle(64), torch.linspace(0, TAU, 200, dtype=F64))
+    # The last layer's gains take the readout's mean magnitude, which was set to a Gaussian's; others its root mean
+    # square, which that changed.
+    assert float(found.layers[-1].smp[0]) == pytest.approx(2 * math.sqrt(400), rel=1e-9)
+    root = math.sqrt(float(model[-1].weight.data.square().mean()) * 400)
+    for layer in found.layers[:-1]:
+        assert float(layer.smp[0]) == pytest.approx(2 * math.sqrt(400) * root, rel=1e-9)
+    assert found.total_se.item() == 0
+    assert all(layer.how == "closed form" for layer in found.layers)
+
+
+def test_the_forward_recursion_is_the_arc_cosine_kernel():
+    # Y. Cho, L. Saul, 2009: He-initialised, the correlation goes to (sin θ + (π − θ) cos θ)/π at each layer.
+    angle = 0.7
+    value = torch.tensor([[1.0, math.cos(angle)], [math.cos(angle), 1.0]], dtype=F64)[None, None]
+    field = Field(value, value.clone(), 0 * value, 1, (2,), gaussian=True)
+    cosine = math.cos(angle)
+    for _ in range(4):
+        behind = two_slope_field(field, 0.0, 1.0)
+        theta = math.acos(cosine)
+        cosine = (math.sin(theta) + (math.pi - theta) * math.cos(theta)) / math.pi
+        assert float(2 * behind.value[0, 0, 0, 1]) == pytest.approx(cosine, rel=1e-12)
+        field = Field(2 * behind.value, 2 * behind.slope, 2 * behind.cross, 1, (2,), gaussian=True)
+
+
+@pytest.mark.parametrize("below", [0.0, 0.3])
+def test_pair_moments_against_draws(below):
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(4, 4, dtype=F64, generator=generator)
+    joint = root @ root.T
+    draws = torch.randn(400_000, 4, dtype=F64, generator=generator) @ root.T
+    values, slopes = draws[:, :2], draws[:, 2:]
+    field = Field(joint[None, None, :2, :2], joint[None, None, 2:, 2:], joint[None, None, 2:, :2], 1, (2,),
+                  gaussian=True)
+    found = two_slope_field(field, below, (1 - below) ** 2)
+    gate = torch.where(values > 0, 1.0, below).double()
+    y, rate = gate * values, gate * slopes
+    for moment, (a, b) in ((found.value, (y, y)), (found.slope, (rate, rate)), (found.cross, (rate, y))):
+        sample = torch.einsum("mi,mj->mij", a, b)
+        error = sample.std(0) / math.sqrt(len(draws))
+        assert bool(((moment[0, 0] - sample.mean(0)).abs() < 4.5 * error).all())
+
+
+CONVOLUTIONS = [
+    nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(3, 5, 3, stride=2, padding=(1, 0)),
+    nn.Conv2d(4, 6, 3, groups=2, dilation=2),
+    nn.Conv2d(3, 5, 3, padding=1, padding_mode="circular"), nn.Conv2d(3, 5, (3, 1), padding="same"),
+    nn.Conv2d(3, 5, 3, padding=1, padding_mode="reflect"), nn.Conv1d(3, 5, 4, stride=3, padding="valid"),
+]
+
+
+@pytest.mark.parametrize("layer", CONVOLUTIONS, ids=str)
+def test_a_convolutions_map_of_moments_is_that_of_its_mean_over_weights(layer):
+    # Over weights of variance 1: E[y_p y_q] is the sum over taps, which the layer itself shows for unit taps.
+    sides = (7, 6)[:len(layer.kernel_size)]
+    x = torch.randn(1, layer.in_channels // layer.groups, *sides, dtype=F64,
+                    generator=torch.Generator().manual_seed(1))
+    flat = x[0].flatten(1)
+    moment = torch.einsum("cp,cq->pq", flat, flat)[None, None]
+    apply, outer = conv_map(layer, sides)
+    total = 0.0
+    for row in torch.eye(x.shape[1] * math.prod(layer.kernel_size), dtype=F64):
+        plain = type(layer)(x.shape[1], 1, layer.kernel_size, stride=layer.stride, padding=layer.padding,
+                            dilation=layer.dilation, padding_mode=layer.padding_mode, bias=False).double()
+        plain.weight.data = row.reshape(plain.weight.shape)
+        y = plain(x).detach()
+        assert tuple(y.shape[2:]) == outer
+        total = total + torch.outer(y.flatten(), y.flatten())
+    torch.testing.assert_close(apply(moment)[0, 0], total)
+    torch.testing.assert_close(apply(torch.diagonal(moment, dim1=-2, dim2=-1))[0, 0], total.diagonal())
+
+
+def test_it_is_quick_and_never_runs_the_model():
+    model = models.cnn(PICTURE, channels=24, depth=2, kernel=5, pooling="average", seed=0)
+
+    def forbidden(*_):
+        raise AssertionError("a prediction ran the model")
+
+    for module in model.modules():
+        module.register_forward_hook(forbidden)
+    model[0].weight.requires_grad_(False)
+    times = torch.linspace(0, TAU, 300, dtype=F64)
+    propagation.predict_network(model, paths.circle(PICTURE), times[:3])  # what is imported on first use
+    begin = time.process_time()
+    found = propagation.predict_network(model, paths.circle(PICTURE), times)
+    # Half a second on a quiet core; processor time, with room for a busy one.
+    assert time.process_time() - begin < 2
+    assert found.nodes == 33
+    assert float(found.total[0]) > 0
+
+
+def test_to_frame_has_a_row_for_each_layer_and_output():
+    frame = propagation.predict_network(models.mlp(8, 2, width=16, depth=2), paths.circle(8),
+                                        torch.linspace(0, 1, 20, dtype=F64)).to_frame()
+    assert list(frame.columns) == ["layer", "kind", "output", "smp", "smp_se", "how"]
+    assert len(frame) == 4
+
+
+def pooled(seed):
+    layers = [nn.Conv2d(1, 8, 3, padding=1), nn.MaxPool2d(3), nn.Flatten(), nn.Linear(32, 1)]
+    return models.he_initialise(nn.Sequential(*layers).double().eval(), seed)
+
+
+@pytest.mark.parametrize("path", [paths.circle((1, 6, 6), seed=5), line((1, 6, 6))], ids=["circle", "line"])
+def test_the_error_of_the_windows_integrals_is_stated(monkeypatch, path):
+    times = torch.linspace(0, 1.0, 17, dtype=F64)
+    usual = propagation.predict_network(pooled(1), path, times)
+    assert usual.total_se.item() > 0
+    assert usual.layers[0].how == "simulated"
+    monkeypatch.setattr(max_pool, "_POINTS", 128)
+    monkeypatch.setattr(max_pool, "_EVERY", 1)
+    sure = propagation.predict_network(pooled(1), path, times)
+    assert sure.total_se < usual.total_se
+    # Four replicates tell their own scatter badly: Student's t at three degrees of freedom, 1 in 500. And what the
+    # straight lines in between leave out.
+    assert abs(usual.total - sure.total) < 10 * usual.total_se + 0.01 * sure.total
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU in this machine")
+@pytest.mark.parametrize("pooling", ["average", "max"])
+def test_the_same_prediction_on_a_gpu(pooling):
+    model = models.cnn(PICTURE, channels=24, depth=2, pooling=pooling, seed=0)
+    times = torch.linspace(0, TAU, 101, dtype=F64)
+    here = propagation.predict_network(model, paths.circle(PICTURE), times)
+    there = propagation.predict_network(model.to("cuda"), paths.circle(PICTURE), times)
+    torch.testing.assert_close(there.total.cpu(), here.total, rtol=1e-6, atol=0)
