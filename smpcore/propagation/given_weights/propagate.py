@@ -7,9 +7,9 @@ in the table of cases of its test. Weights are those of the layer, as they are; 
 
 Kinks travel as sources with signed gains (`kink_sources`), so what fans out and meets again adds with its signs.
 Behind a unit each gain is multiplied by the unit's slope at a draw of its input, which is independent of the draws
-at units before it and of the source's own kink: right to first order in the weights, that is for wide layers. Against 16
-simulated signals of 401 samples, which miss a few per cent, it came out 5 to 6 % high behind two hidden layers of 64
-He-initialised units, 6 to 9 % behind three, 5 to 10 % behind two of 16.
+at units before it and of the source's own kink: right to first order in the weights, that is for wide layers. Against
+16 simulated signals of 401 samples, which miss a few per cent, it came out 5 to 6 % high behind two hidden layers of
+64 He-initialised units, 6 to 9 % behind three, 5 to 10 % behind two of 16.
 """
 
 from dataclasses import replace
