@@ -26,6 +26,8 @@ from smpcore.models import mlp, reference_cnn, reference_line
 from smpcore.paths import circle, line
 from smpcore.training import Recipe
 
+pytestmark = pytest.mark.numeric
+
 TIMES = np.linspace(0, 2 * np.pi, 2001)
 SMOOTH = np.sin(TIMES) + 0.3 * np.cos(3 * TIMES)
 

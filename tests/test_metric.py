@@ -9,6 +9,8 @@ from hypothesis.extra.numpy import arrays
 
 from smpcore import find_kinks, metric, signals, smp
 
+pytestmark = pytest.mark.numeric
+
 DURATION = 20.0
 
 

@@ -11,6 +11,8 @@ from torch import nn
 
 from smpcore import _face, models, paths
 
+pytestmark = pytest.mark.numeric
+
 PHOTOGRAPH = "grace_hopper.jpg"
 LANDMARKS = [.265795, .675540, .493044, .316704, .677767, .317191, .288881, .535929, .726420, .707879]
 

@@ -13,6 +13,8 @@ from smpcore import switches, trace_line
 from smpcore.benchmarks import peak_bytes, transform_line
 from smpcore.models import reference_cnn, reference_line
 
+pytestmark = pytest.mark.numeric
+
 ONE = {"dtype": torch.float64}
 
 

@@ -8,6 +8,8 @@ from torch import nn
 
 from smpcore.propagation import Statistics, _kinks, propagate
 
+pytestmark = pytest.mark.numeric
+
 F64 = torch.float64
 
 

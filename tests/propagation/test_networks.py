@@ -12,6 +12,8 @@ from smpcore.propagation import _max_pooling
 from smpcore.propagation._fields import Field, conv_map
 from smpcore.propagation._two_slope import two_slope_field
 
+pytestmark = pytest.mark.numeric
+
 F64 = torch.float64
 TAU = 2 * math.pi
 PICTURE = (1, 14, 14)
