@@ -114,6 +114,8 @@ def main(given=None):
     code = environment.go_on(__file__, [word for word in given if word != "--here"], "--here" in given)
     if code is not None:
         return code
+    # Matplotlib says so, in the first cell that imports it, where the home folder cannot be written.
+    settings = {"MPLCONFIGDIR": str(ROOT / "runs" / "matplotlib"), **os.environ, "TQDM_DISABLE": "1"}
     own, sets = own_set(), []
     for name in SETS:
         reason = why_not(name, own, platform.machine())
@@ -125,7 +127,7 @@ def main(given=None):
     for name, command, more in stages("--processors" in given, sets):
         print(f"\n== {name}", flush=True)
         try:
-            code = subprocess.call(command, cwd=str(ROOT), env={**os.environ, "TQDM_DISABLE": "1", **more})
+            code = subprocess.call(command, cwd=str(ROOT), env={**settings, **more})
         except KeyboardInterrupt:
             print(f"\nInterrupted in: {name}", file=sys.stderr)
             return 130
