@@ -10,6 +10,8 @@ from hypothesis.extra.numpy import arrays
 from smpcore import find_kinks, signals, smp
 from smpcore.metric import estimator
 
+pytestmark = pytest.mark.numeric
+
 DURATION = 20.0
 
 

@@ -15,6 +15,8 @@ from smpcore.experiments.benchmarks import peak_bytes, transform_line
 from smpcore.models import reference_cnn, reference_line
 from smpcore.units import table as switches
 
+pytestmark = pytest.mark.numeric
+
 ONE = {"dtype": torch.float64}
 
 
