@@ -38,7 +38,7 @@ def here(monkeypatch):
 
 def chosen(folder, **given):
     return argparse.Namespace(**{"notebooks": [], "p": [], "file": None, "output": None, "jobs": 1, "here": True,
-                                 "list": False, "lab": False, "sweep": [], "scheduler": None,
+                                 "connection": None, "list": False, "lab": False, "sweep": [], "scheduler": None,
                                  "force": False, "source": str(folder), **given})
 
 
