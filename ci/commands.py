@@ -21,6 +21,9 @@ def main(chosen) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted: finished runs are kept.", file=sys.stderr)
         return 130
+    finally:
+        if chosen.connection:
+            chosen.connection.close()
 
 
 def job(chosen) -> int:

@@ -1,5 +1,6 @@
 """Where the runs of a sweep happen: here one after another, on a cluster of this machine, or on one that exists."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -16,14 +17,16 @@ ANSWER_WITHIN = 4  # seconds in which a scheduler has to answer
 
 
 class Connection:
-    """A client of a scheduler that exists, sought from the moment on that it is named.
+    """A client of a scheduler that exists, sought from the moment on that it is named, and closed by `close`.
 
     In a thread of its own: a scheduler that is silent would hold its caller, and Dask takes its time to be imported.
+    No client may be left to the garbage collector: Dask's `Client.__del__` takes a lock that the start of another
+    cluster may hold, and waits for ever.
     """
 
     def __init__(self, address: str):
         self.address, self._found, self._begun = address, None, time.monotonic()
-        self._imported = threading.Event()
+        self._imported, self._lock, self._closed = threading.Event(), threading.Lock(), False
         self._thread = threading.Thread(target=self._connect, daemon=True)
         self._thread.start()
 
@@ -32,10 +35,15 @@ class Connection:
             import distributed
             self._begun = time.monotonic()
             self._imported.set()
+            # Asked before there is a client, for one whose start fails cannot be closed.
+            asyncio.run(_answers(self.address))
             self._found = distributed.Client(self.address, timeout=ANSWER_WITHIN)
         except Exception as error:
             self._found = error
         self._imported.set()
+        with self._lock:
+            if self._closed:  # nobody waits for it any longer
+                _close(self._found)
 
     def client(self):
         """The client.
@@ -57,6 +65,24 @@ class Connection:
             print(f"the scheduler {self.address} has no workers yet: waiting for workers (Ctrl-C ends it)", flush=True)
         return self._found
 
+    def close(self):
+        """Close the client, now or as soon as it is found; to be called in any case, also after a refusal."""
+        with self._lock:
+            self._closed = True
+            _close(self._found)
+
+
+async def _answers(address: str):
+    """Greet a scheduler, and hang up: an OSError where it is silent, a ValueError where the address is none."""
+    from distributed.comm import connect
+    comm = await connect(address, timeout=ANSWER_WITHIN)
+    await comm.close()
+
+
+def _close(found):
+    if found is not None and not isinstance(found, Exception):
+        found.close()
+
 
 _TOO_MANY_THREADS = ("the cluster's workers run several tasks at once in one process, in which notebooks would share a "
                      "working folder: start them with one thread each (dask worker --nthreads 1 --nworkers N; for "
@@ -64,7 +90,11 @@ _TOO_MANY_THREADS = ("the cluster's workers run several tasks at once in one pro
 
 
 def execute(missing: list, output: Path, jobs: int, client=None, force: bool = False):
-    """Run tasks, on the cluster of a ``client`` or here; yields (task, error) as they end, error "" where it ran."""
+    """Run tasks, on the cluster of a ``client`` or here; yields (task, error) as they end, error "" where it ran.
+
+    A ``client`` is its caller's to close. A cluster that is started here ends with this generator, which a caller that
+    stops early has to close.
+    """
     if not missing:
         return
     caller, threads = os.getcwd(), max(1, environment.cores() // jobs)
@@ -79,7 +109,6 @@ def execute(missing: list, output: Path, jobs: int, client=None, force: bool = F
             client = stack.enter_context(_here(min(jobs, len(missing))))
         else:
             threads = None  # each worker's own affair
-            stack.enter_context(client)
         waiting = {client.submit(_on_worker, str(environment.ROOT / "ci"), task.__dict__, str(output), threads, caller,
                                  force, key=f"{task.notebook}-{task.run}-{uuid.uuid4().hex[:6]}", pure=False): task
                    for task in missing}

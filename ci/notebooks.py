@@ -107,7 +107,7 @@ def execute(path: Path) -> None:
     # A slow machine would leave progress bars in what is committed.
     os.environ["TQDM_DISABLE"] = "1"
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, record_timing=False, coalesce_streams=True, timeout=600,
+    NotebookClient(notebook, record_timing=False, coalesce_streams=True, timeout=600, startup_timeout=600,
                    resources={"metadata": {"path": str(path.parent)}}).execute()
     notebook.metadata["language_info"] = {"name": "python"}
     nbformat.write(notebook, path)

@@ -25,6 +25,8 @@ NOTEBOOKS = environment.ROOT / "notebooks"
 ABOUT = "run.json"
 # A socket's address has room for 107 bytes.
 _LONGEST_SOCKET = 100
+# Seconds in which a kernel has to start: it takes one, on a busy machine or a slow disk far more.
+START_WITHIN = 600
 
 
 @dataclass
@@ -112,6 +114,8 @@ def execute(paths: list[Path], given: dict[str, dict], folder: Path, jobs: int) 
     finally:
         for _, process in running.values():
             process.terminate()
+        for _, process in running.values():
+            process.join()
     return [outcomes[path.stem] for path in paths]
 
 
@@ -179,7 +183,7 @@ def _papermill(path: Path, given: dict, target: Path, threads: int, caller: str)
     error = ""
     try:
         papermill.execute_notebook(str(path), str(target), given, cwd=str(path.parent), progress_bar=False,
-                                   kernel_name="python3", config=_transport(sockets))
+                                   kernel_name="python3", start_timeout=START_WITHIN, config=_transport(sockets))
     except papermill.PapermillExecutionError as failure:
         error = f"{failure.ename}: {failure.evalue}"
     except Exception as failure:

@@ -126,8 +126,9 @@ def job(chosen, paths: list[Path], given: dict[str, dict], output: Path) -> int:
     client = chosen.connection.client() if chosen.connection and missing else None
     failures = {}
     try:
-        with tqdm(total=len(missing), unit="run", disable=not missing) as bar:
-            for task, error in executors.execute(missing, output, chosen.jobs, client, chosen.force):
+        with (tqdm(total=len(missing), unit="run", disable=not missing) as bar,
+              contextlib.closing(executors.execute(missing, output, chosen.jobs, client, chosen.force)) as ended):
+            for task, error in ended:
                 if error:
                     failures[task.run] = (task, error)
                 bar.update()

@@ -5,7 +5,6 @@ Each case runs on the CPU twice as well, so that a case which is itself wrong sh
 
 import functools
 import importlib
-import inspect
 import pkgutil
 import subprocess
 import sys
@@ -146,7 +145,6 @@ CASES = {
     "propagate": lambda d: [propagation.propagate(nn.ReLU(), gaussian_statistics(d)).smp],
     "Residual": lambda d: [propagation.Residual(nn.Tanh())(tensor(3).to(d))],
     "forensics.report": lambda d: [forensics.report(kinked(d), 0.005).kinked, forensics.report(kinked(d), 0.005).smp],
-    "forensics.features": lambda d: [torch.tensor(list(forensics.features(kinked(d)).values()))],
     "regressor": lambda d: [training.regressor(training.Recipe(size=8)).double().to(d)(blob(size=8)(times(d, 5)))],
     "Trained.curves": lambda d: [untrained(d).curves(17)[0].to(d)],
     "he_initialise": lambda d: list(models.he_initialise(mlp(6, 1, width=16, depth=2).double().to(d), 3).parameters()),
@@ -178,27 +176,27 @@ ELSEWHERE = {
                      "LayerPrediction", "NetworkPrediction", "MaxPoolSmp", "Spread", "Statistics", "BlobPath",
                      "CirclePath", "EllipsoidPath", "LinePath", "PicturePath", "HingeSignals", "PictureSignals",
                      "Signals", "FaceNetwork", "Recipe"], RESULTS),
-    **dict.fromkeys(["Hinge", "Hinges", "Selection", "Steps", "canonical", "switches.describe", "moves"],
+    **dict.fromkeys(["Hinge", "Hinges", "Selection", "Steps", "canonical", "units.describe", "moves"],
                     "is asked of single operations inside every case of attribute"),
     **dict.fromkeys(["chunks", "device.describe", "resolve"], "is about devices themselves"),
     **dict.fromkeys(["in_turns", "peak_bytes", "Transfers"], "watches work on any device"),
     **dict.fromkeys(["rms_error", "samples_needed", "auc", "averaged", "cross_validate", "degrade", "table", "bank",
-                     "recipes", "probability_kinked", "verdict", "scipy_composition"], "works on the host"),
+                     "recipes", "probability_kinked", "verdict", "scipy_composition", "forensics.features"],
+                    "works on the host"),
     **dict.fromkeys(["autocovariance", "slope_variance", "picture_covariances"], "is the input of other cases"),
     **dict.fromkeys(["Run", "start", "load", "load_picture"], "reads or writes files"),
     **dict.fromkeys(["plotting.*"], "draws"),
+    **dict.fromkeys(["inspection.*"], "is asked of whole models inside every case of attribute"),
     **dict.fromkeys(["train", "make_bank"], "trains in single precision: a test of its own below"),
 }
 
 
 def offered():
-    """(module, name) of every callable that a module of the package offers."""
+    """(room, name) of every callable that a room of the package offers."""
     found = set()
-    for module in pkgutil.walk_packages(smpcore.__path__, "smpcore."):
-        if not any(part.startswith("_") for part in module.name.split(".")):
-            loaded = importlib.import_module(module.name)
-            found |= {(module.name.split(".")[-1], name) for name in getattr(loaded, "__all__", [])
-                      if callable(getattr(loaded, name)) and not inspect.ismodule(getattr(loaded, name))}
+    for room in pkgutil.iter_modules(smpcore.__path__):
+        loaded = importlib.import_module(f"smpcore.{room.name}")
+        found |= {(room.name, name) for name in getattr(loaded, "__all__", []) if callable(getattr(loaded, name))}
     return sorted(found)
 
 

@@ -151,7 +151,8 @@ def _versions() -> dict:
     found = {"python": platform.python_version(), "smpcore": smpcore.__version__}
     for name in _PACKAGES:
         found[name] = importlib.metadata.version(name)
-    return found
+    # With its build ("+cu130", "+cpu"), which the package's entry may lack.
+    return found | {"torch": torch.__version__}
 
 
 def _plain(value):

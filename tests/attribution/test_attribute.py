@@ -13,6 +13,8 @@ from torch.nn.utils import prune
 from smpcore import attribute, models, paths
 from smpcore.models import FACE_INPUT, REFERENCE_SMP
 
+pytestmark = pytest.mark.numeric
+
 LINE = paths.line(torch.ones(6, dtype=torch.float64), -torch.arange(6, dtype=torch.float64))
 TIMES = torch.linspace(0, 1, 101, dtype=torch.float64)
 

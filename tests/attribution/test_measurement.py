@@ -13,6 +13,8 @@ from smpcore.attribution.measurement import Measurement
 from smpcore.attribution.switch_events import _places
 from smpcore.experiments.benchmarks import peak_bytes
 
+pytestmark = pytest.mark.numeric
+
 LINE = paths.line(torch.ones(6, dtype=torch.float64), -torch.arange(6, dtype=torch.float64))
 TIMES = torch.linspace(0, 1, 101, dtype=torch.float64)
 

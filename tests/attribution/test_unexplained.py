@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from smpcore import attribute, paths
 
+pytestmark = pytest.mark.numeric
+
 START, END = torch.linspace(-1, -0.7, 4, dtype=torch.float64), torch.linspace(2, 1.1, 4, dtype=torch.float64)
 
 

@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import environment
 import pytest
 from tiny import write
+from waiting import LONG, alive, until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CI = ROOT / "ci"
@@ -153,20 +153,19 @@ def test_a_second_start_waits_for_the_first(root, said, monkeypatch):
 
     def install(place, python):
         installing.set()
-        assert go_on.wait(20)
+        assert go_on.wait(LONG)
         said.append("installed")
 
     monkeypatch.setattr(environment, "install", install)
     first = threading.Thread(target=environment.ensure, args=(root, said.append))
     first.start()
-    assert installing.wait(20)
+    assert installing.wait(LONG)
     other = threading.Thread(target=environment.ensure, args=(root, second.append))
     other.start()
-    while not second:
-        time.sleep(0.01)
+    until(lambda: second)
     go_on.set()
-    first.join(20)
-    other.join(20)
+    first.join(LONG)
+    other.join(LONG)
     assert second == ["Another start is making the environment in .venv: waiting for it …"]
     assert said == [MAKING, "installed"]
 
@@ -254,38 +253,28 @@ def installed(root):
 @pytest.mark.skipif(os.name != "posix", reason="signals of a terminal")
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_ctrl_c_ends_a_sweep_with_its_table_and_a_sentence(installed, tmp_path, jobs):
-    """In the project's environment, that is without --here; as a terminal does it, to every process of the group."""
-    write(tmp_path / "notebooks", "01_good", "import time; time.sleep(seed)", plain=True)
-    output = tmp_path / "out"
+    """In the project's environment, that is without --here; as a terminal does it, to every process of the group.
+
+    The interruption comes once the first run is kept and the others are under way, which they say by a file each.
+    """
+    body = f"open(r'{tmp_path}/begun-{{}}'.format(seed), 'w').close()\nimport time; time.sleep(3600 if seed else 0)"
+    write(tmp_path / "notebooks", "01_good", body, plain=True)
+    output, begun = tmp_path / "out", [tmp_path / f"begun-{seed}" for seed in range(1, 1 + int(jobs))]
     process = subprocess.Popen(
         [sys.executable, str(installed / "ci/run.py"), "--notebooks-in", str(tmp_path / "notebooks"), "--output",
-         str(output), "--jobs", jobs, "--sweep", "seed=0,60,61"], text=True, start_new_session=True,
+         str(output), "--jobs", jobs, "--sweep", "seed=0:3"], text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env={**os.environ, "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)})
-    deadline = time.monotonic() + 100
-    while len(list(output.glob("01_good/[0-9a-f]*"))) < 1:
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.1)
-    time.sleep(3)  # into the next run
+    until(lambda: list(output.glob("01_good/[0-9a-f]*")) and all(path.exists() for path in begun), process)
     os.killpg(process.pid, signal.SIGINT)
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=LONG)
     assert process.returncode == 130, printed
     # A kernel may still say that its parent has gone.
     ours = [line for line in printed.splitlines() if line and not line.startswith("[IPKernelApp]")]
     assert ours[-1] == "Interrupted: finished runs are kept."
     assert str(installed) not in printed.replace(str(output), "")  # no traceback of the command; kernels may speak
     assert len((output / "table.csv").read_text().splitlines()) == 2
-    # Nothing goes on after it: no process of its group is left.
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            break
-        time.sleep(0.2)
-    else:
-        pytest.fail("a process of the sweep outlives it")
+    until(lambda: not alive(process.pid))  # nothing goes on after it
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a process that becomes another")
@@ -296,6 +285,6 @@ def test_the_command_becomes_the_environments_python(installed):
         f"if '--here' in sys.argv: exec({program!r}); sys.exit(5)\n"
         "sys.exit(environment.go_on(__file__, ['a b'], False))\n")
     process = subprocess.Popen([sys.executable, str(installed / "ci/probe.py")], stdout=subprocess.PIPE, text=True)
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=LONG)
     assert process.returncode == 5
     assert printed.split() == [str(process.pid), "--here", "a", "b"]

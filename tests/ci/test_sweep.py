@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ import sweep
 import sweep_page
 from environment import Refused
 from tiny import write
+from waiting import LONG, alive, until
 
 from smpcore.experiments import results
 
@@ -41,13 +41,13 @@ def command(notebooks, output, *more):
 
 def run(notebooks, output, *more):
     process = command(notebooks, output, *more)
-    printed, _ = process.communicate(timeout=240)
+    printed, _ = process.communicate(timeout=LONG)
     return process.returncode, printed
 
 
 def job(notebooks, output, *more):
     """The same in this process; no second import of everything."""
-    import job as main
+    import commands as main
     return main.main(command_line.arguments(["--notebooks-in", str(notebooks), "--output", str(output), *more]))
 
 
@@ -187,22 +187,24 @@ def test_a_failed_run_keeps_its_notebook_and_the_others_go_on(notebooks, tmp_pat
 
 
 def test_a_sweep_whose_parent_is_killed_is_resumed(notebooks, tmp_path):
-    """Twelve runs, SIGKILL half-way: none repeated, none lost, the table complete, nothing left over."""
-    output = tmp_path / "out"
+    """Twelve runs, SIGKILL half-way: none repeated, none lost, the table complete, nothing left over.
+
+    The second half waits for a file, so that half-way is half-way on any machine.
+    """
+    output, go_on = tmp_path / "out", tmp_path / "go on"
+    write(notebooks, "01_good", f"import time\nwhile seed >= 6 and not os.path.exists({str(go_on)!r}): time.sleep(0.1)",
+          plain=True)
     first = command(notebooks, output, "--sweep", "seed=0:12", "--jobs", "2")
-    deadline = time.monotonic() + 200
-    while len(runs(output)) < 5:
-        assert time.monotonic() < deadline
-        assert first.poll() is None, first.stdout.read()
-        time.sleep(0.1)
+    until(lambda: len(runs(output)) == 6, first)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    time.sleep(8)  # workers that lost their parent end; a run that was under way may still finish
+    until(lambda: not alive(first.pid))  # workers that lost their parent end
     kept = runs(output)
-    assert 5 <= len(kept) < 12
+    assert len(kept) == 6
+    go_on.touch()
     code, printed = run(notebooks, output, "--sweep", "seed=0:12", "--jobs", "2")
     assert code == 0, printed
-    assert f"{len(kept)} of 12 runs are there already" in printed
+    assert "6 of 12 runs are there already" in printed
     after = runs(output)
     assert len(after) == 12
     assert {name: after[name] for name in kept} == kept
@@ -233,7 +235,7 @@ def test_a_killed_worker_has_its_run_done_again(notebooks, tmp_path):
 def test_two_sweeps_into_one_folder_do_not_hurt_each_other(notebooks, tmp_path):
     both = [command(notebooks, tmp_path / "out", "--sweep", "seed=0:3") for _ in range(2)]
     for process in both:
-        printed, _ = process.communicate(timeout=200)
+        printed, _ = process.communicate(timeout=LONG)
         assert process.returncode == 0, printed
     assert sorted(results.load(tmp_path / "out")["answer"]) == [42, 43, 44]
     assert not [path for path in (tmp_path / "out/01_good").iterdir() if path.name.startswith(".")]

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from waiting import LONG
 
 pytest.importorskip("transformers", reason="the extra 'architectures' is not installed")
 
@@ -18,7 +19,7 @@ from smpcore.paths import line
 _RESNET = """
 import json, re, torch
 from smpcore import attribute
-from smpcore._architectures import build, logits
+from smpcore.experiments.architectures import build, logits
 from smpcore.paths import line
 torch.set_num_threads(1)
 draw = torch.Generator().manual_seed(1)
@@ -34,7 +35,7 @@ print(json.dumps({"peak": peak, "total": seen.total.tolist(), "layers": [
 def resnet():
     if not sys.platform.startswith("linux"):
         pytest.skip("reads its memory from /proc")
-    done = subprocess.run([sys.executable, "-c", _RESNET], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", _RESNET], capture_output=True, text=True, timeout=LONG)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -5,6 +5,8 @@ import torch
 
 from smpcore.experiments.regressors import POOLINGS, Recipe, regressor, train
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize(("options", "sentence"), [
     ({"activation": "maxout"}, "activation = 'maxout' is not known: use one of relu"),

@@ -5,6 +5,8 @@ import torch
 
 from smpcore.metric import background_fit
 
+pytestmark = pytest.mark.numeric
+
 
 def suspects(rows, samples, seed, dense):
     """Samples of a rough background, and runs of them under suspicion, at the ends of rows too."""

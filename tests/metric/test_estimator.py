@@ -7,7 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from smpcore import find_kinks, metric, signals, smp
+from smpcore import find_kinks, signals, smp
+from smpcore.metric import estimator
+
+pytestmark = pytest.mark.numeric
 
 DURATION = 20.0
 
@@ -223,7 +226,7 @@ def test_a_batch_is_its_signals_one_by_one(monkeypatch):
     together = smp(values.reshape(2, 3, 801), spacing)
     alone = torch.stack([smp(row, spacing) for row in values])
     assert torch.allclose(together.flatten(), alone, rtol=1e-12)
-    monkeypatch.setitem(metric._AT_ONCE, "cpu", 1)
+    monkeypatch.setitem(estimator._AT_ONCE, "cpu", 1)
     assert torch.allclose(smp(values, spacing), alone, rtol=1e-12)
 
 

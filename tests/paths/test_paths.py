@@ -10,6 +10,8 @@ import torch.autograd.forward_ad as forward_ad
 
 from smpcore import paths, smp
 
+pytestmark = pytest.mark.numeric
+
 RNG = np.random.default_rng(0)
 NOISE = RNG.uniform(size=(60, 70, 3))  # the roughest picture there is: every pixel its own
 GREY = (RNG.uniform(size=(40, 40)) * 255).astype(np.uint8)

@@ -9,6 +9,8 @@ from torch import nn
 from smpcore import attribute, models, paths, propagation
 from smpcore.propagation import measured_moments
 
+pytestmark = pytest.mark.numeric
+
 F64 = torch.float64
 TAU = 2 * math.pi
 

@@ -9,6 +9,8 @@ from torch import nn
 from smpcore import attribute, models, paths, propagation
 from smpcore.propagation.path_nodes import chosen_times, motion
 
+pytestmark = pytest.mark.numeric
+
 F64 = torch.float64
 TIMES = torch.linspace(0, 1, 4001, dtype=F64)
 A, B = torch.randn(2, 64, dtype=F64, generator=torch.Generator().manual_seed(0))

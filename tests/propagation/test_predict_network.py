@@ -11,6 +11,8 @@ from smpcore import attribute, models, paths, propagation
 from smpcore.propagation.random_weights import max_pool
 from smpcore.propagation.random_weights.second_moments import Field, conv_map, two_slope_field
 
+pytestmark = pytest.mark.numeric
+
 F64 = torch.float64
 TAU = 2 * math.pi
 PICTURE = (1, 14, 14)

@@ -7,6 +7,8 @@ import torch
 
 from smpcore import signals
 
+pytestmark = pytest.mark.numeric
+
 # kernel, its parameters
 KERNELS = [
     ("rbf", {"length_scale": 0.5}),

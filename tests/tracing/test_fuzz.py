@@ -1,7 +1,10 @@
 """Random networks, measured in three ways that must agree."""
 
 import fuzz
+import pytest
 import torch
+
+pytestmark = pytest.mark.numeric
 
 
 def test_fuzz_trace_attribution_and_brute_force():

@@ -1,6 +1,7 @@
 """Every kink on a line: against brute force, one switch of each kind, and what is refused or not certified."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from smpcore import trace_line
 from smpcore.experiments.benchmarks import peak_bytes, transform_line
 from smpcore.models import reference_cnn, reference_line
 from smpcore.units import table as switches
+
+pytestmark = pytest.mark.numeric
 
 ONE = {"dtype": torch.float64}
 
@@ -260,11 +263,9 @@ def test_training_mode_is_refused():
 
 
 def test_memory_stays_bounded_and_rounds_of_stretches_change_nothing(monkeypatch):
-    from smpcore import tracing
-
     net, start, end = small()
     whole = trace_line(net, start, end)
-    monkeypatch.setitem(tracing._ROOM, "cpu", 400)
+    monkeypatch.setitem(sys.modules["smpcore.tracing.trace"]._ROOM, "cpu", 400)
     pieces = trace_line(net, start, end)
     assert len(pieces.times) == len(whole.times)
     torch.testing.assert_close(pieces.times, whole.times, rtol=0, atol=1e-12)
@@ -273,9 +274,7 @@ def test_memory_stays_bounded_and_rounds_of_stretches_change_nothing(monkeypatch
 
 
 def test_more_pieces_than_fit_a_billionth_of_the_line_are_out_of_memory(monkeypatch):
-    from smpcore import tracing
-
-    monkeypatch.setitem(tracing._ROOM, "cpu", 1)
+    monkeypatch.setitem(sys.modules["smpcore.tracing.trace"]._ROOM, "cpu", 1)
     close = torch.arange(40, **ONE) * 1e-11
     with pytest.raises(MemoryError, match="more pieces than fit"):
         trace_line(lambda x: F.relu(x - close).sum(1, keepdim=True), torch.tensor([-1.0]), torch.tensor([1.0]))

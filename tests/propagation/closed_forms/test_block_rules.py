@@ -8,6 +8,8 @@ import torch
 
 from smpcore import propagation, signals
 
+pytestmark = pytest.mark.numeric
+
 T = 20.0
 F64 = torch.float64
 

@@ -8,6 +8,8 @@ import torch
 from smpcore import propagation, signals
 from smpcore.propagation.closed_forms.crossing_variance import crossing_pairs
 
+pytestmark = pytest.mark.numeric
+
 T = 20.0
 KERNELS = [("rbf", 0.5), ("rbf", 1.5), ("matern72", 0.6), ("matern52", 0.8)]
 

@@ -9,6 +9,8 @@ from torch import nn
 from smpcore.propagation import Statistics, propagate
 from smpcore.propagation.given_weights import kink_sources
 
+pytestmark = pytest.mark.numeric
+
 F64 = torch.float64
 
 

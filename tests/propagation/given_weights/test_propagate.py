@@ -9,6 +9,8 @@ from torch import nn
 from smpcore import attribute, signals
 from smpcore.propagation import Residual, Statistics, propagate
 
+pytestmark = pytest.mark.numeric
+
 F64 = torch.float64
 T, SAMPLES, RUNS, LENGTH = 10.0, 401, 40, 0.5
 

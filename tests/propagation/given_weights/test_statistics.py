@@ -9,6 +9,8 @@ from torch import nn
 from smpcore import signals
 from smpcore.propagation import Statistics, propagate
 
+pytestmark = pytest.mark.numeric
+
 F64 = torch.float64
 
 
