@@ -18,7 +18,7 @@ from smpcore.paths import line
 _RESNET = """
 import json, re, torch
 from smpcore import attribute
-from smpcore._architectures import build, logits
+from smpcore.experiments.architectures import build, logits
 from smpcore.paths import line
 torch.set_num_threads(1)
 draw = torch.Generator().manual_seed(1)
