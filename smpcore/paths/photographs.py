@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import smpcore
+
 __all__ = ["Source", "load_picture"]
 
 Source = str | os.PathLike | np.ndarray | torch.Tensor
@@ -62,8 +64,7 @@ def load_picture(source: Source, channels: int | None = None) -> torch.Tensor:
 
 
 def _read(source: str) -> np.ndarray:
-    from PIL import Image, ImageOps
-
+    Image, ImageOps = smpcore.need("PIL.Image"), smpcore.need("PIL.ImageOps")
     path = Path(source).expanduser() if source and Path(source).expanduser().is_file() else _sample(source)
     try:
         with Image.open(path) as image:
@@ -77,8 +78,7 @@ def _read(source: str) -> np.ndarray:
 
 def _sample(name: str) -> Path:
     """One of matplotlib's sample pictures, by its bare name."""
-    from matplotlib import cbook
-
+    cbook = smpcore.need("matplotlib.cbook")
     if name and Path(name).name == name:
         path = Path(cbook.get_sample_data(name, asfileobj=False))
         if path.is_file():

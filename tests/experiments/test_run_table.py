@@ -52,6 +52,11 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
         results.load(tmp_path / "nowhere")
 
 
+def test_a_run_is_in_the_table_once(tmp_path):
+    record(tmp_path / "a" / "b")
+    assert len(results.load([tmp_path, tmp_path, tmp_path / "a"])) == 1
+
+
 def test_a_folder_without_runs_is_an_empty_table(tmp_path):
     assert results.load(tmp_path).empty
 
