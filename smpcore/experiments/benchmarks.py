@@ -207,7 +207,8 @@ def samples_needed(samples: Sequence[int], errors: Sequence[float], target: floa
     ValueError
         For lists of different lengths or no sizes, sizes that do not increase, errors or a target of 0 or less.
     """
-    if len(samples) != len(errors) or not len(samples) or not (np.diff(samples, prepend=0) > 0).all() or not min(errors) > 0:
+    if (len(samples) != len(errors) or not len(samples) or not (np.diff(samples, prepend=0) > 0).all()
+            or not min(errors) > 0):
         raise ValueError(f"{len(samples)} sizes and {len(errors)} errors: one error for each of at least one size, the "
                          "sizes increasing, the errors above 0")
     above = [place for place, error in enumerate(errors) if error > target]
