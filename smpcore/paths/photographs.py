@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import smpcore
 from smpcore.paths.checks import is_whole
 
 __all__ = ["Source", "load_picture"]
@@ -66,8 +67,7 @@ def load_picture(source: Source, channels: int | None = None) -> torch.Tensor:
 
 
 def _read(source: str) -> np.ndarray:
-    from PIL import Image, ImageOps
-
+    Image, ImageOps = smpcore.need("PIL.Image"), smpcore.need("PIL.ImageOps")
     path = Path(os.path.expanduser(source))
     path = path if source and path.is_file() else _sample(source)
     try:
@@ -82,8 +82,7 @@ def _read(source: str) -> np.ndarray:
 
 def _sample(name: str) -> Path:
     """One of matplotlib's sample pictures, by its bare name."""
-    from matplotlib import cbook
-
+    cbook = smpcore.need("matplotlib.cbook")
     if name and Path(name).name == name:
         path = Path(cbook.get_sample_data(name, asfileobj=False))
         if path.is_file():

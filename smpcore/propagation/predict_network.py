@@ -82,8 +82,9 @@ class NetworkPrediction:
 
     def to_frame(self):
         """Long format: a pandas frame with columns layer, kind, output, smp, smp_se, how."""
-        import pandas as pd
+        import smpcore
 
+        pd = smpcore.need("pandas")
         rows = [(layer.name, layer.kind, output, smp, error, layer.how) for layer in self.layers
                 for output, (smp, error) in enumerate(zip(layer.smp.tolist(), layer.smp_se.tolist(), strict=True))]
         return pd.DataFrame(rows, columns=["layer", "kind", "output", "smp", "smp_se", "how"])
