@@ -40,7 +40,7 @@ def here(monkeypatch):
 
 def chosen(folder, **given):
     return argparse.Namespace(**{"notebooks": [], "p": [], "file": None, "output": None, "jobs": 1, "here": True,
-                                 "list": False, "lab": False, "sweep": [], "scheduler": None,
+                                 "list": False, "lab": False, "sweep": [], "scheduler": None, "connection": None,
                                  "force": False, "source": str(folder), **given})
 
 
