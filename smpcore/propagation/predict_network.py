@@ -163,7 +163,7 @@ def _measured(model, path, reference, times: Tensor) -> NetworkPrediction:
     found = predict_from_reference(model, reference, times)
     if not found:
         raise _NOTHING
-    layers = [_layer(step.name, step.op, smp, error) for step, smp, error in found]
+    layers = [_layer(step.name, step.kind, smp, error) for step, smp, error in found]
     total = sum(layer.smp for layer in layers)
     error = sum(layer.smp_se**2 for layer in layers).sqrt()
     return NetworkPrediction(total, error, layers, len(times), torch.zeros_like(total), "measured")
