@@ -339,7 +339,7 @@ def test_the_command_writes_a_classifier_and_checks_it(tmp_path, monkeypatch, ca
         forensics._main()
     finally:
         torch.set_num_threads(threads)
-    content = json.loads(written.read_text())
+    content = json.loads(written.read_text(encoding="utf-8"))
     assert (content["version"], len(content["bank"])) == (forensics._VERSION, 80)
     assert "max pooling, networks and paths held out: 0." in capsys.readouterr().out
 
