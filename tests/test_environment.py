@@ -187,7 +187,7 @@ def test_an_installation_that_fails_says_why(tmp_path, monkeypatch, stderr, sent
 
 def test_a_terminal_of_another_encoding_is_no_failure():
     program = (f"import sys; sys.path.insert(0, {str(CI)!r}); import environment\n"
-               "environment.go_on('run.py', [], True); environment._say('waiting \u2026')")
+               "environment.go_on('run.py', [], True); environment._say('waiting ' + chr(0x2026))")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="latin-1",
                           env={**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"})
     assert (done.returncode, done.stdout.strip()) == (0, "waiting ?"), done.stderr
