@@ -223,7 +223,10 @@ def _of_rows(suspects: _Suspects, rows: Tensor, samples: int) -> _Suspects:
 def _replaced(suspects: _Suspects, chosen: Tensor, new: _Suspects, samples: int) -> _Suspects:
     """The suspects with those of the rows in the mask ``chosen (B,)`` replaced; ``new`` is indexed as if there were
     no others."""
-    rows, kept = true_places(chosen), ~chosen[suspects.where // samples]
+    rows = true_places(chosen)
+    if len(rows) == len(chosen):
+        return new
+    kept = ~chosen[suspects.where // samples]
     new = new._replace(where=rows[new.where // samples] * samples + new.where % samples)
     joined = _Suspects(*(torch.cat([old[kept], part]) for old, part in zip(suspects, new, strict=True)))
     order = joined.where.argsort()
