@@ -11,6 +11,8 @@ from smpcore import find_kinks, signals, smp
 from smpcore.metric import estimator
 
 DURATION = 20.0
+# Arbitrary signals jump, which is said; the laws hold all the same.
+pytestmark = pytest.mark.filterwarnings("ignore::smpcore.metric.ValueJumpWarning")
 
 
 def drawn(kernel, samples, count, *, kinks, seed=0, noise=0.0, **parameters):
