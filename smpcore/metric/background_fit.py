@@ -42,8 +42,8 @@ def above_background(
     left
         ``(K,)`` the difference; of two fits, the smaller one.
     stands_out
-        ``(K,)`` whether it exceeds the threshold, and a fit of degree 4 would not remove two thirds of it: across a long
-        run a cubic may miss a bend by more than its residuals beside the run show.
+        ``(K,)`` whether it exceeds the threshold, and a fit of degree 4 would not remove two thirds of it: across a
+        long run a cubic may miss a bend by more than its residuals beside the run show.
     """
     if second.device.type != "cpu" or not len(where):
         # On a GPU one long call is quicker than a short one for each length.

@@ -139,8 +139,8 @@ def _look_again(
 def _interpolation_error(second: Tensor) -> Tensor:
     """|sample − cubic through the samples 2 and 3 to its left and right|, ``(B, n)``.
 
-    The next neighbours are left out, because they may share a kink with the sample. Ends are continued by point reflection,
-    which keeps a straight background straight.
+    The next neighbours are left out, because they may share a kink with the sample. Ends are continued by point
+    reflection, which keeps a straight background straight.
     """
     first, last = second[:, :1], second[:, -1:]
     error = torch.empty_like(second)
