@@ -75,7 +75,7 @@ class Opening(TorchFunctionMode):
 
 
 def _opened(func: Callable) -> Callable | None:
-    """A function whose inner calls are seen, of one of torch that is written in Python or recurrent; None for others."""
+    """A function whose inner calls are seen, for one of torch that is written in Python or recurrent; else None."""
     if not isinstance(func, types.FunctionType):
         return UNROLLED.get(getattr(func, "__name__", ""))
     if func not in _OPENED:

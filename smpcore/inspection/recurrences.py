@@ -41,9 +41,9 @@ _STEPS = {"rnn_relu": _plain(torch.relu), "rnn_tanh": _plain(torch.tanh), "lstm"
 def _layers(name: str) -> Callable:
     """All time steps, layers and directions, as `torch.rnn_relu` and its kin have them."""
     def run(x, state, weights, *options):
-        if not isinstance(weights, list | tuple) or isinstance(weights, Tensor):
-            raise ValueError(f"{name} of a PackedSequence is not followed: give the layer padded sequences of one "
-                             "length, a tensor (N, L, n)")
+        if not isinstance(weights, list | tuple) or (isinstance(state, Tensor) and not state.is_floating_point()):
+            # A PackedSequence, whose second argument are the batch sizes: one call, in which units are out of sight.
+            return getattr(torch, name)(x, state, weights, *options)
         weights, (_, layers, dropout, train, both_ways, batch_first) = list(weights), options
         state = [state] if isinstance(state, Tensor) else list(state)
         directions, each = 1 + both_ways, len(weights) // (layers * (1 + both_ways))

@@ -260,7 +260,7 @@ def test_training_mode_is_refused():
 
 
 def test_memory_stays_bounded_and_rounds_of_stretches_change_nothing(monkeypatch):
-    from smpcore import tracing
+    from smpcore.tracing import trace as tracing
 
     net, start, end = small()
     whole = trace_line(net, start, end)
@@ -273,7 +273,7 @@ def test_memory_stays_bounded_and_rounds_of_stretches_change_nothing(monkeypatch
 
 
 def test_more_pieces_than_fit_a_billionth_of_the_line_are_out_of_memory(monkeypatch):
-    from smpcore import tracing
+    from smpcore.tracing import trace as tracing
 
     monkeypatch.setitem(tracing._ROOM, "cpu", 1)
     close = torch.arange(40, **ONE) * 1e-11
