@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import sys
 import traceback
 from collections.abc import Iterable
 from contextlib import contextmanager
@@ -12,8 +11,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["checked_copy", "checked_times", "choose_outputs", "explained", "home_of", "numbers_taken",
-           "refuse_training", "runs", "with_tangent"]
+__all__ = ["checked_copy", "checked_times", "choose_outputs", "explained", "home_of", "refuse_training",
+           "runs", "with_tangent"]
 
 _MOST_OUTPUTS = 64
 #: Modules whose output in training mode is no function of their input.
@@ -178,21 +177,6 @@ def explained(watch):
             f"{watch.place} has no forward-mode derivative in torch ({text.splitlines()[0][:160]}): write it with "
             "operations that have one; for attention use torch.nn.attention.sdpa_kernel(SDPBackend.MATH), in place of "
             "grid_sample a weighted sum; or measure with smp from samples") from error
-
-
-#: Libraries that solve differential equations with steps of their own choice.
-_SOLVERS = ("torchdiffeq", "torchode", "torchsde", "torchdyn")
-
-
-def numbers_taken() -> str:
-    """What to do where a model reads numbers out of a tensor, by whose code reads them."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_globals.get("__name__", "").split(".")[0] in _SOLVERS:
-            return ("an adaptive solver controls its steps by them, and the output jumps wherever its choice changes: "
-                    "give it a fixed grid (torchdiffeq: method='rk4', options={'step_size': …})")
-        frame = frame.f_back
-    return "keep them in tensors, or measure with smp from samples"
 
 
 def _own_switch(model) -> str:

@@ -6,6 +6,7 @@ functions that are written in C++ call further operations that it does not see. 
 in a pass without derivatives (whose formulas use masks as well), and whatever of them can switch is named here.
 """
 
+import sys
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,13 @@ from torch.utils._pytree import tree_leaves
 from smpcore.inspection.module_scope import Opening, Scope, eagerly, in_custom_function
 from smpcore.units import table as switches
 
-__all__ = ["Hidden", "hidden_switches"]
+__all__ = ["TAKES_OUT", "Hidden", "hidden_switches"]
+
+#: Calls that take numbers out of tensors, where nothing can follow them.
+TAKES_OUT = frozenset("item tolist numpy __array__ __bool__ __int__ __float__ __index__ __complex__ is_nonzero equal "
+                      "allclose __contains__ __format__".split())
+#: Libraries that solve differential equations with steps of their own choice.
+_SOLVERS = ("torchdiffeq", "torchode", "torchsde", "torchdyn")
 
 #: Kernels that switch. A selection by a mask (``where``, indexing) is not among them: whatever made the mask is.
 _SWITCH = frozenset(
@@ -49,6 +56,7 @@ class Hidden(NamedTuple):
         ``"outside"``: called by no Python function of torch, or under a transform of functions such as torch.vmap.
         ``"custom"``: within a custom autograd function. ``"inside"``: within a function of torch that is written in
         C++. ``"lost"``: a tensor that depends on the input, but came from no function of torch.
+        ``"steps"``: the control of an adaptive solver's steps.
     switches
         Whether it is one that can switch.
     """
@@ -66,6 +74,10 @@ class Hidden(NamedTuple):
                     "torch with a derivative gave it (nn.Parameter(x), x.new_tensor(x), another tensor type, DLPack, a "
                     "write into .data, numbers kept from an earlier call): use x itself or x.clone(), write without "
                     ".data, and reset what is kept")
+        if self.way == "steps":
+            return (f"{self.place}: an adaptive solver of differential equations controls its steps by numbers that "
+                    "depend on the input, so the output jumps wherever their choice changes: give it a fixed grid "
+                    "(torchdiffeq: method='rk4', options={'step_size': …})")
         if self.way == "outside":
             return (f"{self.place} runs {self.op} where it cannot be seen (TorchScript, compiled code, a C++ "
                     "extension, a function under torch.vmap): give the model the Python function that it was made "
@@ -137,6 +149,8 @@ class _Functions(Opening):
         inside = self.inside(func)
         if inside is None:
             self._look(tensors, f"{kernels.scope.path}:{name}", name == "__get__")
+        if name in TAKES_OUT and any(_storage(part) in kernels.moving for part in tensors) and _in_solver():
+            kernels.found.append(Hidden(kernels.scope.path, name, "steps", True))
         kernels.names.append(name)
         try:
             result = (inside or func)(*args, **kwargs)
@@ -147,7 +161,7 @@ class _Functions(Opening):
         if moving and name not in _NUMBERS_ALONE and not _takes_form_alone(name):
             if in_place or "out" in kwargs:
                 found += [part for part in (tensors[0], tensors[0]._base, kwargs.get("out")) if part is not None]
-            self.moving |= {id(part): part for part in found}
+            self.moving |= {id(part): part for part in found if _storage(part) in kernels.moving}
         return result
 
     def _moves(self, tensor: Tensor) -> bool:
@@ -162,6 +176,13 @@ class _Functions(Opening):
             if id(part) not in self.given and not form_alone:
                 with _disable_current_modes():
                     self.unknown.append((place, _bits(part)))
+
+
+def _in_solver() -> bool:
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] not in _SOLVERS:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _bits(tensor: Tensor) -> int:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from smpcore.inspection.checks import numbers_taken
 from smpcore.inspection.module_scope import Opening
+from smpcore.inspection.opaque_ops import TAKES_OUT
 from smpcore.tracing.piecewise import Record, Rows, each
 from smpcore.tracing.straight_ops import (
     ANEW,
@@ -31,7 +31,6 @@ from smpcore.tracing.straight_ops import (
     RANDOM,
     READERS,
     STRAIGHT,
-    TAKES_OUT,
     Call,
     tangents_of,
 )
@@ -129,7 +128,8 @@ class Carrier(Opening):
             raise ValueError(f"{scope}:{name} writes into out=…, which is not followed: assign instead")
         if name in TAKES_OUT:
             raise ValueError(f"{scope}: the model takes numbers out of a tensor ({name}), so what it does may depend "
-                             f"on the input in a way that the trace cannot see: {numbers_taken()}")
+                             "on the input in a way that the trace cannot see: keep them in tensors, or measure with "
+                             "smp from samples")
         in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) \
             or (name.startswith("__i") and name[3:].rstrip("_") in IN_PLACE)
         op = canonical(func)[0] if name not in PROPERTIES else name

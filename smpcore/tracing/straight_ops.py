@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from smpcore.tracing.piecewise import Rows
 
 __all__ = ["ANEW", "FORM_OF", "HOMOGENEOUS", "IN_PLACE", "LINEAR", "PROPERTIES", "RANDOM", "READERS", "STRAIGHT",
-           "SUMS", "TAKES_OUT", "Call", "tangents_of"]
+           "SUMS", "Call", "tangents_of"]
 
 #: Calls that read a tensor's form, not its numbers.
 READERS = frozenset(
@@ -103,9 +103,6 @@ def _spread(rows, shape):
     return rows.reshape(len(rows), *[1] * (len(shape) - rows.dim() + 1), *rows.shape[1:])
 
 
-#: Calls that take numbers out of tensors, where no trace can follow.
-TAKES_OUT = frozenset("item tolist numpy __array__ __bool__ __int__ __float__ __index__ __complex__ "
-                       "is_nonzero equal allclose __contains__ __format__".split())
 #: Calls that take a tensor's form alone, and give new numbers.
 ANEW = frozenset("zeros_like ones_like empty_like full_like new_zeros new_ones new_full new_empty new_tensor "
                   "new_empty_strided".split())
@@ -180,7 +177,7 @@ class Call:
     def floating(self) -> bool:
         """Whether everything it returns has slopes (a cast to integers has none)."""
         flat, _ = tree_flatten(self.leaves[0] if self.in_place else self.result())
-        return all(part.is_floating_point() for part in flat if isinstance(part, Tensor))
+        return all(part.is_floating_point() or part.is_complex() for part in flat if isinstance(part, Tensor))
 
     def slopes(self, inputs, tangents, scope: str):
         """Values and slopes of every output on each piece: ``[(values, slopes or None)]``."""

@@ -149,7 +149,7 @@ class _Tracer:
         x = self.point(0.0)
         with runs(x.dtype, x, self.model):
             hidden = hidden_switches(self.model, x, self.scope, self.point(0.6180339887))
-        return [found.sentence for found in hidden if found.way in ("outside", "lost") or (
+        return [found.sentence for found in hidden if found.way in ("outside", "lost", "steps") or (
             found.way == "inside" and found.switches)]
 
     def run(self, gap: bool) -> list[_Stretch]:

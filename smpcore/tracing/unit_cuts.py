@@ -26,6 +26,9 @@ _COMPARISONS = frozenset("gt lt ge le eq ne greater less greater_equal less_equa
 #: Functions of one number that only rise or only fall: alike at both ends of a piece, they are so all along it.
 _MONOTONE = frozenset("signbit logical_not bool long int short floor_divide floordiv isposinf isneginf bucketize "
                       "searchsorted".split())
+# What is no floating number, yet says nothing of which side of a threshold a number is on.
+_ON_NO_SIDE = frozenset("isnan isinf isfinite".split())
+
 _POOLS = {f"max_pool{d}d": d for d in (1, 2, 3)}
 _ADAPTIVE = {f"adaptive_max_pool{d}d": d for d in (1, 2, 3)}
 _TWO = {"maximum": 1, "minimum": -1, "fmax": 1, "fmin": -1}
@@ -46,11 +49,14 @@ def follow(record: Record, run: Call, inputs: list[Rows]) -> list[Rows] | None:
         Where the call switches and is not followed, so that the whole stretch is a gap.
     """
     name, alone = run.name, run.places == [0]
-    if _unfollowed(name) and any(rows.tangents is not None for rows in inputs):
+    advice = UNFOLLOWED.get(name) or UNFOLLOWED.get(f"__{name}__")
+    if advice is None and name not in TABLE and name not in _ON_NO_SIDE and not run.floating():
+        advice = UNFOLLOWED["gt"]
+    if advice and any(rows.tangents is not None for rows in inputs):
         if name in _COMPARISONS and len(run.leaves) == 2 and not run.in_place:
             return [_compare(record, run, inputs)]
         if not (alone and name in _MONOTONE):
-            record.gap(f"{name}: {_unfollowed(name)}")
+            record.gap(f"{name}: {advice}")
     if name not in TABLE:
         return None
     unit = describe(name, *run.arguments()) if alone or name not in ("clamp", "prelu") else None
@@ -68,10 +74,6 @@ def follow(record: Record, run: Call, inputs: list[Rows]) -> list[Rows] | None:
             return _select(record, run, selection, [
                 rows[id(part)] if id(part) in rows else record.line.constant(part) for part in tensors])
     return None
-
-
-def _unfollowed(name: str) -> str | None:
-    return UNFOLLOWED.get(name) or UNFOLLOWED.get(f"__{name}__")
 
 
 def settle(record: Record, rows: Rows) -> Rows:
