@@ -221,7 +221,7 @@ def gated(draft: Draft) -> None:
     draft.say(draft.rng.choice([
         "x = x * F.hardsigmoid(y)", "x = x * (y > 0)", "x = torch.where(y > 0.1, x, 0.2 * x)",
         "x = x * torch.sigmoid(y)",
-        "x = x * torch.heaviside(y, torch.zeros((), dtype=y.dtype))", "x = x + 0.3 * torch.sign(y)",
+        "x = x * (0.5 + 0.5 * torch.sign(y))", "x = x + 0.3 * torch.sign(y)",
         "x = x + torch.where(torch.isclose(y, torch.full_like(y, 0.1), atol=0.003), 0.003 - (y - 0.1).abs(), 0.)",
         "x = x.masked_fill(y < -0.3, 0.)"]))
 

@@ -146,9 +146,10 @@ class _Functions(Opening):
             return func(*args, **kwargs)
         tensors = [part for part in tree_leaves((args, kwargs)) if isinstance(part, Tensor)]
         moving = any(self._moves(part) for part in tensors)
-        inside = self.inside(func)
+        inside, known = self.inside(func), len(self.unknown)
         if inside is None:
-            self._look(tensors, f"{kernels.scope.path}:{name}", name == "__get__")
+            # What is overwritten is not read.
+            self._look(tensors[in_place and name in ("zero", "fill", "copy"):], f"{kernels.scope.path}:{name}")
         if name in TAKES_OUT and any(_storage(part) in kernels.moving for part in tensors) and _in_solver():
             kernels.found.append(Hidden(kernels.scope.path, name, "steps", True))
         kernels.names.append(name)
@@ -157,6 +158,8 @@ class _Functions(Opening):
         finally:
             kernels.names.pop()
         found = [part for part in tree_leaves(result) if isinstance(part, Tensor)]
+        if inside is None and not found and name not in TAKES_OUT and name != "__setitem__":
+            del self.unknown[known:]  # its form alone was read
         self.given |= {id(part): part for part in found}
         if moving and name not in _NUMBERS_ALONE and not _takes_form_alone(name):
             if in_place or "out" in kwargs:
@@ -167,13 +170,13 @@ class _Functions(Opening):
     def _moves(self, tensor: Tensor) -> bool:
         return id(tensor) in self.moving or (tensor._base is not None and id(tensor._base) in self.moving)
 
-    def _look(self, tensors: list[Tensor], place: str, form_alone: bool) -> None:
+    def _look(self, tensors: list[Tensor], place: str) -> None:
         for part in tensors:
             # A type of tensor of the model's own has its own ways of computing.
             if _storage(part) in self.kernels.moving and (
                     not self._moves(part) or type(part) not in (Tensor, torch.nn.Parameter)):
                 self.kernels.found.append(Hidden(place, "", "lost", True))
-            if id(part) not in self.given and not form_alone:
+            if id(part) not in self.given:
                 with _disable_current_modes():
                     self.unknown.append((place, _bits(part)))
 

@@ -49,7 +49,7 @@ def _layers(name: str) -> Callable:
         directions, each = 1 + both_ways, len(weights) // (layers * (1 + both_ways))
         x, last = x.transpose(0, 1) if batch_first else x, []
         for layer in range(layers):
-            x, sides = F.dropout(x, dropout, train) if layer else x, []
+            x, sides = F.dropout(x, dropout, train) if layer and dropout else x, []
             for turned in range(directions):
                 k, found = layer * directions + turned, []
                 now = tuple(part[k] for part in state)
