@@ -65,7 +65,7 @@ def _plainly(run, times: Tensor) -> list[Hidden]:
     bad = x.isnan().flatten(1).any(1).nonzero()
     if len(bad):
         raise ValueError(f"the path's input is NaN at t = {float(times[int(bad[0, 0])]):g}")
-    with runs(run.dtype, x):
+    with runs(run.dtype, x, run.model):
         hidden = hidden_switches(run.model, x, run.scope)
     for found in hidden:
         if found.switches and found.way != "custom":

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx, nn
 
-from smpcore.inspection.checks import check_evaluated
+from smpcore.inspection.checks import refuse_training
 from smpcore.inspection.elementwise_modules import ElementwiseModule, elementwise
 from smpcore.units import TABLE, Hinges, canonical, describe
 from smpcore.units.elementwise import ELEMENTWISE
@@ -151,7 +151,7 @@ def steps(model: nn.Module) -> list[Step]:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model is a torch.nn.Module, whose layers are read, not {type(model).__name__}")
-    check_evaluated(model)
+    refuse_training(model)
     try:
         graph, units = read_graph(model)
     except Exception as error:
