@@ -55,14 +55,15 @@ def _refuse_by_tensors(model: nn.Module) -> None:
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    """A deep copy, also of a model whose weights are computed from others (weight norm, pruning).
+    """A deep copy, also of a model whose weights are computed from others (weight norm, pruning), or whose buffers are
+    (the state of a recurrent layer after training).
 
     Such a weight is no parameter and leads back to those it comes from, which `copy.deepcopy` refuses. Its numbers are
     all that a measurement needs.
     """
     numbers = {}
     for module in model.modules():
-        for value in vars(module).values():
+        for value in [*vars(module).values(), *module.buffers(recurse=False)]:
             if isinstance(value, Tensor) and not value.is_leaf:
                 numbers[id(value)] = value.detach().clone()
     return copy.deepcopy(model, numbers)
@@ -151,10 +152,13 @@ def runs(dtype: torch.dtype, x: Tensor):
     """Say in a sentence why a model does not run on inputs x, the measurement aside."""
     try:
         yield
-    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+    except Exception as error:
         if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
             raise
         text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        if isinstance(error, TypeError) and "missing" in text and "argument" in text:
+            raise ValueError(f"the model takes more than one input ({text}): wrap it in a module or function that "
+                             "takes one tensor and gives it the others") from error
         if "dtype" in text or ("Float" in text and "Double" in text):
             other = torch.float32 if dtype != torch.float32 else torch.float64
             raise ValueError(f"the model does not run in {dtype} ({text}): it makes tensors of a type of its own, or "

@@ -21,7 +21,6 @@ CORNERS = {
     "a root of a square": lambda x: torch.sqrt(x * x),
     "a power of a square": lambda x: (x**2) ** 0.5,
     "a hypotenuse": lambda x: torch.hypot(x, torch.zeros_like(x)),
-    "its sign times it": lambda x: x * x.sign(),
     "among units": lambda x: F.relu(x - 0.2) + torch.sqrt((x - 0.7) ** 2),
     "small, among curvature": lambda x: torch.tanh(x) + 0.02 * torch.sqrt((x - 0.7) ** 2),
 }
