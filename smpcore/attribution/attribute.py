@@ -71,10 +71,10 @@ class Attribution:
     layers
         In order of execution, one for each call that can switch, also with 0 switches.
     unexplained
-        ``(m,)`` how far the total may be off, in its units: the change of the outputs' slopes that no switch (nor
-        curvature) accounts for, summed over intervals, and half the difference between the two readings of kinks
-        whose gains differ from one end of an interval to the other, added in squares. Double switches of one unit
-        and opposite kinks within an interval show in it.
+        ``(m,)`` how far the total may be off, in its units, summed over intervals: the change of the outputs' slopes
+        that no switch (nor curvature) accounts for, and half the difference between the two readings of kinks whose
+        gains differ from one end of an interval to the other (within an interval in squares, for they have either
+        sign). Several switches in an interval that bear on one another, and opposite kinks, show in it.
     """
 
     times: Tensor

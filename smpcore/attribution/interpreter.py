@@ -79,10 +79,11 @@ class Watch(Opening):
         tensors = list(_tensors((args, kwargs)))
         self.place = f"{self.scope.path}:{name}"
         of_data = name in ("__get__", "__set__") and getattr(func.__self__, "__name__", "") == "data"
-        if (of_data and name == "__set__") or any(type(tensor) not in (Tensor, nn.Parameter, nn.Buffer)
-                                                  and switches.moves(tensor) for tensor in tensors):
-            raise ValueError(f"{self.place} meets a tensor whose data or class was replaced, behind which slopes are not "
-                             "followed (x.data = …, x.as_subclass(…)): write x = …, and hand on plain tensors")
+        replaced = of_data and name == "__set__"
+        if any(switches.moves(tensor) for tensor in tensors
+               if replaced or type(tensor) not in (Tensor, nn.Parameter)):
+            raise ValueError(f"{self.place} meets a tensor whose data or class was replaced, behind which slopes are "
+                             "not followed (x.data = …, x.as_subclass(…)): write x = …, and hand on plain tensors")
         if of_data:
             name = "detach"
         elif name in ("__get__", "__set__"):

@@ -164,8 +164,8 @@ def hinge_events(seen: Hinges, layout: Layout, value: Tensor, slope: Tensor, wid
         n, unit = _changed(d > 0 if on in (0, None) else d >= 0 if on == 1 else d.sign())
         before, after, r0, r1 = d[n, unit], d[n + 1, unit], rise[n, unit], rise[n + 1, unit]
         keep = _crossing(before, after, r0, r1, n, ends)
-        below, above, step = (part[unit] if isinstance(part, Tensor) and part.dim() else
-                              torch.as_tensor(part, dtype=x.dtype, device=x.device).expand(len(n)) for part in (below, above, step))
+        below, above, step = (torch.as_tensor(part, dtype=x.dtype, device=x.device) for part in (below, above, step))
+        below, above, step = (part[unit] if part.dim() else part.expand(len(n)) for part in (below, above, step))
         where = [torch.where(each == 0, on or 0.0, (each > 0).to(x)) for each in (before, after)]
         bend = (where[1] - where[0]) * (above - below)
         found = Events(n, before / (before - after), -before / r0 / width[n], after / r1 / width[n], unit,

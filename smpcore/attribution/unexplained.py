@@ -85,18 +85,18 @@ def refine(measure: Callable[..., Part], course: Course) -> Tensor:
     measure
         ``measure(times, start, stops)`` as `Measurement.part`.
     course
-        Its layers' totals are improved in place. Doubts add in squares, for they have either sign.
+        Its layers' totals are improved in place.
     """
     doubt, left, right = course.doubt, course.times[:-1], course.times[1:]
     first, last = course.times[0], course.times[-1]
     for rounds in range(_ROUNDS + 1):
-        left_over = doubt.square().sum(0).sqrt()
+        left_over = doubt.sum(0)
         share = left_over / torch.maximum(course.total, course.steepest).clamp_min(1e-300)
         output = int(share.argmax())
         worst = int(doubt[:, output].argmax())
         if float(share[output]) <= _DOUBT:
             return left_over
-        few = float(doubt[worst, output]) ** 2 > _CARRIES * float(left_over[output]) ** 2
+        few = float(doubt[worst, output]) > _CARRIES * float(left_over[output])
         if rounds == _ROUNDS or not few:
             break
         ends = torch.stack([left[worst], right[worst]])

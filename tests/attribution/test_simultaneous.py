@@ -261,7 +261,7 @@ def test_spikes_of_snntorch_before_and_after_training():
 def test_spikes_of_spikingjelly():
     surrogate = pytest.importorskip("spikingjelly.activation_based.surrogate",
                                     reason="spikingjelly is an extra of the tests, and is not installed")
-    for make in (surrogate.ATan, surrogate.Sigmoid):
-        found = attribute(lambda x, unit=make(): x + 3 * unit(x - 0.2), BRANCHES, times(101))
+    for unit in (surrogate.ATan(), surrogate.Sigmoid()):
+        found = attribute(lambda x, unit=unit: x + 3 * unit(x - 0.2), BRANCHES, times(101))
         assert float(found.value_jumps) == pytest.approx(3, rel=1e-12)
         assert [layer.kind for layer in found.layers] == ["spike"]
