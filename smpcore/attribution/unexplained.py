@@ -27,7 +27,7 @@ _BEFORE, _BEHIND = 0.31, 0.34
 _FINEST = 1e-6
 #: A rest that has come down to this part of the first was smooth.
 _SMOOTH = 5e-3
-#: Smallest rest, as a part of the steepest slope, that is worth a look, and above rounding.
+#: Smallest rest, as a part of the steepest slope or the total, that is worth a look, and above rounding.
 _LEAST = {torch.float64: 1e-4, torch.float32: 1e-2}
 #: A doubt over this part of the total, and of the steepest slope, is too large.
 _DOUBT = 0.05
@@ -64,9 +64,9 @@ class Course:
         return sum((layer.smp for layer in self.layers.values()), torch.zeros_like(self.values[0]))
 
     @property
-    def steepest(self) -> Tensor:
-        """``(m,)`` the largest magnitude of each output's slope."""
-        return self.slopes.abs().amax(0)
+    def scale(self) -> Tensor:
+        """``(m,)`` each output's steepest slope, or its total where that is more."""
+        return torch.maximum(self.total, self.slopes.abs().amax(0)).clamp_min(1e-300)
 
 
 def _apart(rest: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def refine(measure: Callable[..., Part], course: Course) -> Tensor:
     first, last = course.times[0], course.times[-1]
     for rounds in range(_ROUNDS + 1):
         left_over = doubt.sum(0)
-        share = left_over / torch.maximum(course.total, course.steepest).clamp_min(1e-300)
+        share = left_over / course.scale
         output = int(share.argmax())
         worst = int(doubt[:, output].argmax())
         if float(share[output]) <= _DOUBT:
@@ -121,14 +121,13 @@ def refine(measure: Callable[..., Part], course: Course) -> Tensor:
 def look_closer(measure: Callable[..., Part], course: Course, dtype: torch.dtype) -> Tensor:
     """Warn of a jump of the slope that no unit accounts for; ``(m,)`` the rests that stand out, over all intervals."""
     apart = _apart(course.rest)
-    worst = apart.max(0).values / course.steepest.clamp_min(1e-300)
-    output = int(worst.argmax())
-    least = _LEAST.get(dtype, 1e-1)
-    if float(worst[output]) > least:
-        interval = int(apart[:, output].argmax())
+    least = _LEAST.get(dtype, 1e-1) * course.scale
+    output = int((apart.amax(0) / least).argmax())
+    interval = int(apart[:, output].argmax())
+    if bool(apart[interval, output] > least[output]):
         _warn_of_corner(measure, course.times, interval, output, float(apart[interval, output]),
-                        least * float(course.steepest[output]), dtype)
-    return torch.where(apart > least * course.steepest, apart, 0.0).sum(0)
+                        float(least[output]), dtype)
+    return torch.where(apart > least, apart, 0.0).sum(0)
 
 
 def _warn_of_corner(measure, path_times: Tensor, interval: int, output: int, rest: float, least: float, dtype) -> None:
