@@ -22,6 +22,7 @@ from smpcore.units import table as switches
 __all__ = ["Watch", "mark_of", "spikes_as_steps"]
 
 _LINEAR = {"linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+_LINEAR_ARGUMENTS = ("input", "weight", "bias")
 _DROPOUT = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout",
             "feature_dropout"}
 # Results that are no floating tensor, yet say nothing of which side a unit is on.
@@ -76,7 +77,7 @@ class Watch(Opening):
             return self._call(func, name, in_place, args, kwargs)
 
     def _call(self, func, name, in_place, args, kwargs):
-        tensors = list(_tensors((args, kwargs)))
+        tensors = _tensors((args, kwargs))
         self.place = f"{self.scope.path}:{name}"
         of_data = name in ("__get__", "__set__") and getattr(func.__self__, "__name__", "") == "data"
         replaced = of_data and name == "__set__"
@@ -142,17 +143,14 @@ class Watch(Opening):
             _mark(result, f"{self.place} switches, and the output depends on it: {advice}")
 
     def _linear(self, func, args, kwargs):
-        x, rest, kwargs = _first(args, kwargs)
-        others = [*rest, *kwargs.values()]
-        if any(isinstance(part, Tensor) and switches.moves(part) for part in others) or not switches.moves(x):
-            return func(x, *rest, **kwargs)
+        given = {"bias": None} | dict(zip(_LINEAR_ARGUMENTS, args, strict=False)) | kwargs
+        x, weight, bias = (given.pop(key) for key in _LINEAR_ARGUMENTS)
+        if not switches.moves(x) or any(switches.moves(part) for part in (weight, bias) if part is not None):
+            return func(*args, **kwargs)
         value, slope = forward_ad.unpack_dual(x)
-        y = func(value, *rest, **kwargs)
         with torch.no_grad():
-            bias = {"bias": None} if "bias" in kwargs else {}
-            without = (rest[0], None, *rest[2:]) if len(rest) > 1 else rest
-            slope = func(slope.detach(), *without, **(kwargs | bias))
-        return forward_ad.make_dual(y, slope)
+            slope = func(slope.detach(), weight, None, *args[3:], **given)
+        return forward_ad.make_dual(func(value, weight, bias, *args[3:], **given), slope)
 
     def _batch_norm(self, func, args, kwargs):
         names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
@@ -195,7 +193,6 @@ class Watch(Opening):
             raise ValueError(f"{layer} writes into out=…, which is not followed: assign its result instead")
         return result
 
-
     def _switching(self, layer: str, seen):
         """The output of a unit, with its slope, and the winners of one that selects."""
         inputs = tuple(part.clone() for part in seen.inputs) if self.apart else seen.inputs
@@ -222,10 +219,11 @@ class Watch(Opening):
 
 
 @contextmanager
-def spikes_as_steps(unit: Callable) -> Iterator[None]:
+def spikes_as_steps(unit: Callable, other: Callable) -> Iterator[None]:
     """Hand custom autograd functions whose outputs are 0 or 1 to ``unit(name, x, level)``, x their input.
 
-    ``level(x)`` computes the output, in the type of x and without derivatives. All other custom functions run as ever.
+    ``level(x)`` computes the output, in the type of x and without derivatives. All other custom functions run as ever,
+    and ``other(name)`` is told of those on what depends on the path.
     """
     own = torch.autograd.Function.__dict__["apply"]
 
@@ -245,6 +243,8 @@ def spikes_as_steps(unit: Callable) -> Iterator[None]:
         found = plain(x)
         with torch._C.DisableTorchFunction(), _disable_current_modes():
             spikes = isinstance(found, Tensor) and found.shape == x.shape and bool((found * (found - 1) == 0).all())
+            if not spikes and any(switches.moves(part) for part in _tensors(args) if part.is_floating_point()):
+                other(cls.__name__)
         if spikes:
             return unit(cls.__name__, x, lambda x: plain(x).to(x.dtype))
         return run(*args, **kwargs)
@@ -283,19 +283,8 @@ def _marked(result, tensors):
     return result
 
 
-def _first(args, kwargs):
-    if args:
-        return args[0], args[1:], kwargs
-    return kwargs["input"], (), {key: value for key, value in kwargs.items() if key != "input"}
-
-
-def _tensors(value) -> Iterator[Tensor]:
+def _tensors(value) -> list[Tensor]:
     if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _tensors(part)
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _tensors(part)
-
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]

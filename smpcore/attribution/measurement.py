@@ -7,14 +7,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from smpcore.attribution.simultaneous import joined, jump_shares, kink_shares
-from smpcore.attribution.switch_events import (
-    Events,
-    Layout,
-    hinge_events,
-    joined_events,
-    selection_events,
-    step_events,
-)
+from smpcore.attribution.switch_events import Events, Layout, hinge_events, joined_events, selection_events, step_events
 from smpcore.attribution.watched_model import WatchedModel
 from smpcore.units import table as switches
 
@@ -162,18 +155,16 @@ class Measurement:
         """One backward pass for each output; then only sums are kept, of each layer and of each interval."""
         values = value.detach()
         turn = slopes.diff(dim=0)
-        bent, doubt = torch.zeros_like(turn), torch.zeros_like(turn)
-        rest = turn
+        rest, bent, doubt = turn, torch.zeros_like(turn), torch.zeros_like(turn)
         smp, jumps = ({name: values.new_zeros(values.shape[1]) for name in calls} for _ in range(2))
         gains = _gains(value, calls)
         if "kinks" in gains:
             names, counts, events, start, end = gains["kinks"]
-            group = self._joined(events)
-            shares = kink_shares(events, start, end, group)
-            rest = turn.index_add(0, events.interval, -shares.change)
-            bent = bent.index_add(0, events.interval, shares.change.abs())
-            doubt = doubt.index_add(0, events.interval, shares.doubt**2).sqrt()
-            for name, share in zip(names, shares.smp.split(counts), strict=True):
+            found, change, off = kink_shares(events, start, end, self._joined(events))
+            rest = turn.index_add(0, events.interval, -change)
+            bent = bent.index_add(0, events.interval, change.abs())
+            doubt = doubt.index_add(0, events.interval, off**2).sqrt()
+            for name, share in zip(names, found.split(counts), strict=True):
                 smp[name] = smp[name] + share.sum(0)
         if "jumps" in gains:
             names, counts, events, start, end = gains["jumps"]
@@ -181,8 +172,8 @@ class Measurement:
             slack = width * (turn.abs() + bent) / 2 * (1 + 1e-6) + least * (values[1:].abs() + values[:-1].abs())
             jump = values.diff(dim=0) - width * (slopes[1:] + slopes[:-1]) / 2
             steep = least * (slopes[1:].abs() + slopes[:-1].abs())
-            found, kinks = jump_shares(events, start, end, self._joined(events), jump, slack,
-                                       torch.where(rest.abs() > steep, rest, 0.0))
+            bends = torch.where(rest.abs() > steep, rest, 0.0)
+            found, kinks = jump_shares(events, start, end, self._joined(events), jump, slack, bends)
             for name, share, kink in zip(names, found.split(counts), kinks.split(counts), strict=True):
                 jumps[name], smp[name] = jumps[name] + share.sum(0), smp[name] + kink.sum(0)
             # Where the value jumps, the slope has no say.
@@ -209,24 +200,22 @@ def _gains(value: Tensor, calls: dict[str, Call]) -> dict:
     active = {name: call for name, call in calls.items() if call.kinks or call.jumps}
     if not active or not value.requires_grad:
         return {}
-    kinds = {kind: {name: getattr(call, kind) for name, call in active.items() if getattr(call, kind)}
-             for kind in ("kinks", "jumps")}
-    read = {kind: [] for kind in kinds}
+    read = []
     for k in range(value.shape[1]):
         found = torch.autograd.grad(value[:, k].sum(), [call.edge for call in active.values()],
                                     retain_graph=k + 1 < value.shape[1], allow_unused=True)
-        found = dict(zip(active, found, strict=True))
-        for kind, events in kinds.items():
-            read[kind].append([_gains_at(active[name], event, found[name], len(value))
-                               for name, event in events.items()])
+        read.append({(name, kind): _gains_at(call, getattr(call, kind), gain, len(value))
+                     for (name, call), gain in zip(active.items(), found, strict=True)
+                     for kind in ("kinks", "jumps") if getattr(call, kind)})
         del found
     result = {}
-    for kind, events in kinds.items():
-        if events:
-            start, end = (torch.stack([torch.cat([pair[side] for pair in one]) for one in read[kind]], 1)
-                          for side in (0, 1))
-            result[kind] = (list(events), [len(event.unit) for event in events.values()],
-                            joined_events(list(events.values())), start, end)
+    for kind in ("kinks", "jumps"):
+        names = [name for name, of in read[0] if of == kind]
+        if names:
+            events = [getattr(active[name], kind) for name in names]
+            gains = (torch.stack([torch.cat([one[name, kind][side] for name in names]) for one in read], 1)
+                     for side in (0, 1))
+            result[kind] = (names, [len(event.unit) for event in events], joined_events(events), *gains)
     return result
 
 

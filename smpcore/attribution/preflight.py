@@ -42,8 +42,8 @@ def probe(watched: WatchedModel, times: Tensor, tolerance: float) -> tuple[dict[
     a, b, c = (times[round(part * (len(times) - 1))] for part in (0.146, 0.382, 0.709))
     few, more = torch.stack([a, b]), torch.stack([a, c, b])
     hidden = _plainly(watched, few)
-    seen_first, still, layouts, numbers = {}, {}, {}, []
-    own = {id(part) for part in watched.tensors()}
+    seen_first, still, layouts, numbers, customs = {}, {}, {}, [], []
+    own = {id(part) for part in watched.tensors}
 
     def observe(layer, seen, edge, value, where):
         with torch.no_grad():
@@ -68,14 +68,14 @@ def probe(watched: WatchedModel, times: Tensor, tolerance: float) -> tuple[dict[
                              "(nn.Parameter(x), as_subclass, new_tensor, from_dlpack, a copy through .data or numpy): "
                              "hand on the tensor itself")
 
-    first, node = _once(watched, few, observe, remember)
-    second, _ = _once(watched, more, compare, recall)
+    first = _once(watched, few, observe, remember, customs.append)
+    second = _once(watched, more, compare, recall, str)
     if bool(first.isfinite().all()):
         if float((first - second[[0, 2]]).abs().max()) > tolerance * (1 + float(first.abs().max())):
             raise ValueError("the model's output changes between calls with the same input (random numbers, a "
                              "counter), or depends on the place in the batch or on its size: it is not a function of "
                              "t; call model.eval(), fix the random numbers, or reset its state in forward")
-        _warn_of_custom(hidden, _custom(node))
+        _warn_of_custom(hidden, list(dict.fromkeys(customs)))
     return layouts, sum(numbers)
 
 
@@ -85,7 +85,7 @@ def _plainly(watched: WatchedModel, times: Tensor) -> list[Hidden]:
     bad = x.isnan().flatten(1).any(1).nonzero()
     if len(bad):
         raise ValueError(f"the path's input is NaN at t = {float(times[int(bad[0, 0])]):g}")
-    with runs(watched.dtype, x), spikes_as_steps(lambda name, x, level: level(x) + 0 * x):
+    with runs(watched.dtype, x), spikes_as_steps(lambda name, x, level: level(x) + 0 * x, str):
         hidden = hidden_switches(watched.model, x, watched.scope)
     for found in hidden:
         if found.switches and found.way != "custom":
@@ -99,31 +99,16 @@ def _check_numbers(layer: str, seen, times: Tensor) -> None:
                          "path's input there, and at what stands before that layer")
 
 
-def _once(watched: WatchedModel, times: Tensor, observe, constant):
+def _once(watched: WatchedModel, times: Tensor, observe, constant, custom):
     with forward_ad.dual_level():
-        value, _ = watched.forward(times, observe, constant=constant, known=True)
-        return value.detach(), value.grad_fn
+        return watched.forward(times, observe, constant=constant, custom=custom)[0].detach()
 
 
-def _warn_of_custom(hidden: list[Hidden], nodes: list[str]) -> None:
+def _warn_of_custom(hidden: list[Hidden], names: list[str]) -> None:
     inside = [found for found in hidden if found.way == "custom"]
-    if not nodes and not inside:
+    if not names and not inside:
         return
-    which = ", ".join(nodes) or "on the way to the output"
+    which = ", ".join(names) or "on the way to the output"
     ops = ", ".join(dict.fromkeys(found.op for found in inside if found.switches))
     warnings.warn(f"the model runs a custom autograd function ({which}): what switches inside it is not counted"
                   + (f", and {ops} does" if ops else ""), stacklevel=5)
-
-
-def _custom(node) -> list[str]:
-    """Names of the custom autograd functions in a graph."""
-    found, seen, stack = {}, set(), [node]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            found[type(node).__name__.removesuffix("Backward")] = True
-        stack.extend(parent for parent, _ in node.next_functions)
-    return list(found)

@@ -9,32 +9,12 @@ Either choice is one reading of the jump. They agree where nothing else switches
 their magnitudes is what counts, and half their difference says how far it may be off.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from smpcore.attribution.switch_events import Events
 
-__all__ = ["Shares", "joined", "jump_shares", "kink_shares"]
-
-
-class Shares(NamedTuple):
-    """What E switches add to the outputs.
-
-    Attributes
-    ----------
-    smp
-        ``(E, m)``: the joint magnitude of those that happen together, shared out in proportion to each one's own.
-    change
-        ``(E, m)``: each one's own change of the slope, with its sign; over an interval they add up to the output's.
-    doubt
-        ``(E, m)``: half the difference of the two readings of each group, in the row of its first switch.
-    """
-
-    smp: Tensor
-    change: Tensor
-    doubt: Tensor
+__all__ = ["joined", "jump_shares", "kink_shares"]
 
 
 def joined(interval: Tensor, ahead: Tensor, behind: Tensor, tolerance: float) -> Tensor:
@@ -73,7 +53,7 @@ def _alike(place: Tensor, tolerance: float) -> Tensor:
     return torch.empty_like(label).index_copy_(0, order, label)
 
 
-def kink_shares(events: Events, start: Tensor, end: Tensor, group: Tensor) -> Shares:
+def kink_shares(events: Events, start: Tensor, end: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What kinks add to the outputs' SMP, those that happen together counted as one.
 
     Parameters
@@ -84,13 +64,22 @@ def kink_shares(events: Events, start: Tensor, end: Tensor, group: Tensor) -> Sh
         ``(E, m)``: gains from each unit to each output, at the interval's start and at its end.
     group
         ``(E,)`` as `joined` gives it.
+
+    Returns
+    -------
+    smp
+        ``(E, m)``: the joint magnitude of those that happen together, shared out in proportion to each one's own.
+    change
+        ``(E, m)``: each one's own change of the slope, with its sign; over an interval they add up to the output's.
+    doubt
+        ``(E, m)``: half the difference of the two readings of each group, in the row of its first switch.
     """
     early, late = events.early[:, None] * end, events.late[:, None] * start
     own = torch.where(events.caused[:, None], 0.0, torch.maximum(early.abs(), late.abs()))
     one, other, whole = (_summed(part, group) for part in (early, late, own))
     joint = (one.abs() + other.abs()) / 2
     share = torch.where(whole > 0, joint / whole, torch.where(whole == 0, 0.0, torch.nan))[group] * own
-    return Shares(share, (early + late) / 2, (one - other) / 2)
+    return share, (early + late) / 2, (one - other) / 2
 
 
 def jump_shares(events: Events, start: Tensor, end: Tensor, group: Tensor, jump: Tensor, slack: Tensor, rest: Tensor):

@@ -125,8 +125,8 @@ def look_closer(measure: Callable[..., Part], course: Course, dtype: torch.dtype
     output = int((apart.amax(0) / least).argmax())
     interval = int(apart[:, output].argmax())
     if bool(apart[interval, output] > least[output]):
-        _warn_of_corner(measure, course.times, interval, output, float(apart[interval, output]),
-                        float(least[output]), dtype)
+        rest = float(apart[interval, output])
+        _warn_of_corner(measure, course.times, interval, output, rest, float(least[output]), dtype)
     return torch.where(apart > least, apart, 0.0).sum(0)
 
 

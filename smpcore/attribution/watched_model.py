@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from smpcore.attribution.interpreter import Watch, mark_of, spikes_as_steps
-from smpcore.inspection.checks import choose_outputs, explained, home_of
+from smpcore.inspection.checks import choose_outputs, explained
 from smpcore.inspection.module_scope import Scope, eagerly
 from smpcore.units import table as switches
 
@@ -35,10 +35,7 @@ class WatchedModel:
             raise TypeError(f"the path is a function of times (P,), not {type(path).__name__}")
         self.model, self.path, self.outputs, self.dtype = model, path, outputs, dtype
         self.scope = Scope(model)
-
-    def tensors(self) -> list[Tensor]:
-        """The model's own parameters and buffers."""
-        return [*self.model.parameters(), *self.model.buffers()] if isinstance(self.model, nn.Module) else []
+        self.tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
 
     def inputs(self, t: Tensor) -> Tensor:
         """The path's inputs at times t, where and as the model takes them."""
@@ -60,29 +57,25 @@ class WatchedModel:
         if x.ndim < 2 or x.shape[0] != len(t):
             raise ValueError(f"for {len(t)} times the path returns shape {tuple(x.shape)}: it must return one input "
                              "for each time, (P, *input_shape); where an input is one number, (P, 1)")
-        x = x.to(self.dtype)
-        home = home_of(self.model, x)
-        return x if x.device == home else x.to(home)
+        return x.to(self.tensors[0].device if self.tensors else x.device, self.dtype)
 
     def forward(self, t: Tensor, observe: Callable, *, apart: bool = False, constant: Callable | None = None,
-                known: bool = False) -> tuple[Tensor, Tensor]:
+                custom: Callable = str) -> tuple[Tensor, Tensor]:
         """Outputs and slopes ``(samples, m)`` at times t; call within a dual level.
 
         Parameters
         ----------
         observe, apart, constant
             As `Watch` takes them.
-        known
-            Whether the outputs' graph leads back to every custom autograd function.
+        custom
+            Called with the name of each custom autograd function that runs on what depends on the path.
         """
-        x = self._moving(t)
-        if known:
-            # A copy, for the model may write into its input.
-            x, slope = forward_ad.unpack_dual(x)
-            x = forward_ad.make_dual(x.detach().requires_grad_().clone(), slope)
+        # Every operation is in the graph; a copy, for the model may write into its input.
+        x, slope = forward_ad.unpack_dual(self._moving(t))
+        x = forward_ad.make_dual(x.detach().requires_grad_().clone(), slope)
         watch = Watch(observe, self.scope, apart, constant)
         with (eagerly(), self.scope(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), explained(watch),
-              spikes_as_steps(watch.spike), _followed(watch), watch):
+              spikes_as_steps(watch.spike, custom), _followed(watch), watch):
             found = self.model(x)
         z = choose_outputs(found, self.outputs, len(t))
         mark = mark_of(z) or (mark_of(found) if isinstance(found, Tensor) else None)
