@@ -159,5 +159,5 @@ def _warn_of_corner(measure, path_times: Tensor, interval: int, output: int, res
         return
     warnings.warn(f"at t = {float(left):.9g} the slope of output {output} jumps by {rests[-1]:.3g}, and no unit that "
                   "is followed accounts for it, so that the total misses it: something else has a corner there "
-                  "(a square root of a square, a number times its sign): write it with abs, relu or maximum, or "
+                  "(a square root of a square, a power of one): write it with abs, relu or maximum, or "
                   "measure with smp from samples", stacklevel=4)
