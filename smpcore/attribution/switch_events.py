@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from smpcore.units.table import Hinges, Selection, Steps
 
@@ -134,7 +133,9 @@ def _on_threshold(seen: Hinges, number: int, value: Tensor) -> float | None:
     x, below, above = x.clone(), below.flatten()[0], above.flatten()[0]
     if below == above:
         return None
-    slope = forward_ad.unpack_dual(seen.output(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+    with torch.enable_grad():
+        # Backward, as gains are: behind a unit at rest it is all that counts, and prelu has another one forward.
+        slope, = torch.autograd.grad(seen.output(x.requires_grad_()).sum(), x)
     return float((slope.flatten()[0] - below) / (above - below))
 
 

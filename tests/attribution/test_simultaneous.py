@@ -50,6 +50,7 @@ AT_REST = {
     "soft shrinkage twice": lambda x: F.softshrink(F.softshrink(x, 0.2), 0.0),
     "a maximum of two at rest": lambda x: torch.maximum(F.relu(x), -F.relu(x)),
     "a minimum of branches": lambda x: torch.minimum(F.relu(x), F.relu(x) * 0.5 + F.relu(-x)),
+    "PReLU behind ReLU": lambda x: F.prelu(F.relu(x), torch.full((1,), 0.25, dtype=x.dtype)),
     "threshold behind ReLU": lambda x: F.threshold(F.relu(x), 0.0, 0.0),
 }
 
