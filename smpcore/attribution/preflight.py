@@ -15,6 +15,18 @@ from smpcore.inspection.opaque_ops import Hidden, hidden_switches
 __all__ = ["probe"]
 
 
+class _Level(torch.autograd.Function):
+    """The output of a step, computed out of sight, as that of a function whose inside is not looked at."""
+
+    @staticmethod
+    def forward(ctx, x, level):
+        return level(x).clone()
+
+
+# Bound before any such function is replaced.
+_level = _Level.apply
+
+
 def probe(watched: WatchedModel, times: Tensor, tolerance: float) -> tuple[dict[str, Layout | None], float]:
     """Try a model on a few samples of its path.
 
@@ -73,7 +85,8 @@ def _plainly(watched: WatchedModel, times: Tensor, others: Tensor) -> list[Hidde
     bad = x.isnan().flatten(1).any(1).nonzero()
     if len(bad):
         raise ValueError(f"the path's input is NaN at t = {float(times[int(bad[0, 0])]):g}")
-    with runs(watched.dtype, x, watched.model), spikes_as_steps(lambda name, x, level: level(x) + 0 * x, str):
+    with runs(watched.dtype, x, watched.model), spikes_as_steps(
+            lambda name, x, level: _level(x, level) + 0 * x, str):
         hidden = hidden_switches(watched.model, x, watched.scope, watched.inputs(others))
     for found in hidden:
         if found.switches and found.way != "custom":
