@@ -21,6 +21,7 @@ FLOORS = (
     {"units", "paths", "device", "plotting"},
     {"inspection", "metric", "signals", "experiments"},
     {"attribution", "tracing", "propagation", "forensics", "models"},
+    {"smoothing"},
 )
 #: What no prediction imports, so that predicted and measured stay two ways to one number.
 MEASUREMENTS = {"attribution", "tracing", "metric", "forensics"}
