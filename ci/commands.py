@@ -16,7 +16,7 @@ def main(chosen) -> int:
     try:
         return job(chosen)
     except Refused as error:
-        print(error, file=sys.stderr)
+        print(environment.shortened(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nInterrupted: finished runs are kept.", file=sys.stderr)

@@ -28,6 +28,17 @@ class SetupError(Exception):
     """The environment cannot be made; the message says why and what would do."""
 
 
+def shortened(text, most=1000):
+    """A sentence that fits a terminal, a page and any text file.
+
+    Over ``most`` characters its middle is left out, which is said; what UTF-8 cannot hold is written as ``\\ud800``.
+    """
+    text = str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+    if len(text) <= most:
+        return text
+    return f"{text[:most // 2]} … ({len(text) - most} characters are left out) … {text[-(most // 2):]}"
+
+
 def need_python(version=None):
     """Refuse a Python that is too old.
 

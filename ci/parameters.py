@@ -1,7 +1,6 @@
 """What a notebook is given: its parameters, read from the command line or a file and checked before anything runs."""
 
 import ast
-import json
 import os
 import re
 from pathlib import Path
@@ -10,14 +9,33 @@ import papermill
 import yaml
 from environment import Refused
 
+from smpcore.experiments.run_files import need_plain
+
 
 class _Loader(yaml.SafeLoader):
-    """YAML as its version 1.2 reads it: 010 is ten, 1e-3 a number, and yes, 1:30 and 2025-01-02 are words.
+    """YAML as the core schema of its version 1.2 reads it: 010 is ten, 1e-3 a number; yes, 1:30, 1_000 and 2025-01-02
+    are words.
 
-    The version before made 8, a word, True, 90 and a date of them, which nobody who types a parameter means.
+    PyYAML follows version 1.1 and reads 8, a word, True, 90, 1000 and a date instead. ruamel.yaml follows 1.2 but for
+    2025-01-02, which stays a date there, and 1_000, which stays a number.
     """
 
     yaml_implicit_resolvers = {}  # noqa: RUF012  as the base class has it
+    _anchored = 0  # anchors around the node that is being read
+
+    def compose_node(self, parent, index):
+        """Refuse an alias within an anchor: ten of them, one within the other, stand for billions of values."""
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            if self._anchored:
+                raise yaml.composer.ComposerError(None, None, f"the alias *{event.anchor} stands within an anchor: "
+                                                  "write the values out", event.start_mark)
+            return super().compose_node(parent, index)
+        anchored = event.anchor is not None
+        self._anchored += anchored
+        node = super().compose_node(parent, index)
+        self._anchored -= anchored
+        return node
 
     def construct_mapping(self, node, deep=False):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -34,7 +52,8 @@ def _resolve(tag, pattern, first):
 _resolve("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF"))
 _resolve("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""])
 _resolve("int", r"^[-+]?[0-9]+$", list("-+0123456789"))
-_resolve("float", r"^[-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|\.inf|\.nan)$", list("-+.0123456789"))
+_resolve("float", r"^[-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF|nan|NaN|NAN))$",
+         list("-+.0123456789"))
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
 _UNREADABLE = (yaml.YAMLError, ValueError, TypeError, RecursionError)  # int() takes no 5,000 digits
 
@@ -121,8 +140,8 @@ def check(name: str, given: dict, known: dict) -> dict:
         try:
             if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
                 value = float(value)
-            json.dumps([key, value], allow_nan=False, sort_keys=True)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            need_plain(value, "it")
+        except (ValueError, OverflowError) as error:
             raise Refused(f"{name}: parameter {key} is not made of finite numbers, words and lists: "
                           f"{_line(error)}") from error
         if default is not None and type(value) is not type(default):

@@ -2,9 +2,11 @@
 
 import base64
 import html
+import sys
 from pathlib import Path
 
 import nbformat
+from environment import shortened
 from parameters import parameters_of
 from runner import ABOUT, Outcome
 
@@ -28,10 +30,12 @@ def listing(paths: list[Path]) -> str:
 
 
 def title_of(path: Path) -> str:
-    """The first heading of a notebook, or its name."""
+    """The first heading of a notebook, or its name; cells that papermill adds to a failed notebook do not count."""
     for cell in nbformat.read(path, 4).cells:
-        if cell.cell_type == "markdown" and cell.source.strip():
-            return cell.source.lstrip().splitlines()[0].lstrip("# ").strip()
+        if cell.cell_type == "markdown" and "papermill-error-cell-tag" not in cell.metadata.get("tags", []):
+            for line in cell.source.splitlines():
+                if line.strip():
+                    return shortened(line.strip().lstrip("# "), 200)
     return path.stem
 
 
@@ -73,8 +77,9 @@ def _earlier(folder: Path) -> list[Outcome]:
             record = place / f"{place.name}.json"
             found.append(Outcome(place.name, place, said["seconds"], said.get("error", ""),
                                  run_files.read_record(record) if record.is_file() else {}))
-        except (OSError, ValueError):
-            continue  # being written, or damaged: it has no card until it runs again
+        except (OSError, ValueError) as error:
+            print(f"{place} has no card until it runs again, for its files cannot be used: {shortened(error)}",
+                  file=sys.stderr)
     return found
 
 

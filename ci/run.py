@@ -45,13 +45,41 @@ def arguments(given):
                         help="use the interpreter that runs this, with what is installed in it")
     parser.add_argument("--list", action="store_true", help="list notebooks and parameters, run nothing")
     parser.add_argument("--lab", action="store_true", help="open JupyterLab on the notebooks")
-    chosen = parser.parse_args(given)
+    rest, values = _parameters_apart(list(given))
+    chosen = parser.parse_args(rest)
+    chosen.p = values + chosen.p
     if chosen.jobs < 1:
         parser.error(f"--jobs {chosen.jobs}: at least one notebook has to run at a time")
+    for option, value in (("--output", chosen.output), ("--notebooks-in", chosen.source), ("--file", chosen.file)):
+        if value == "":
+            parser.error(f"{option} '': it names nothing; leave the option out for the default")
     if (chosen.scheduler or chosen.force) and not chosen.sweep:
         parser.error("--scheduler and --force go with --sweep")
     chosen.connection = None
     return chosen
+
+
+def lab():
+    """The command that opens JupyterLab, which refuses to run as root unless told."""
+    root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    return [sys.executable, "-m", "jupyter", "lab", *root, str(environment.ROOT / "notebooks")]
+
+
+def _parameters_apart(given):
+    """What is left of a command line, and its ``-p NAME VALUE``: argparse would take a VALUE of -1e-3 for an option.
+
+    Where NAME or VALUE is missing, the -p is left for argparse to refuse.
+    """
+    rest, values, place = [], [], 0
+    while place < len(given):
+        pair = given[place + 1:place + 3]
+        if given[place] == "-p" and len(pair) == 2 and not any(word == "-p" or word.startswith("--") for word in pair):
+            values.append(pair)
+            place += 3
+        else:
+            rest.append(given[place])
+            place += 1
+    return rest, values
 
 
 def main(given=None):
@@ -64,7 +92,7 @@ def main(given=None):
     if code is not None:
         return code
     if chosen.lab:
-        return environment.become([sys.executable, "-m", "jupyter", "lab", str(environment.ROOT / "notebooks")])
+        return environment.become(lab())
     os.environ.setdefault("PYTHONIOENCODING", "utf-8")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end is an interruption too
     try:

@@ -47,6 +47,32 @@ def clean(output: Path) -> None:
             shutil.rmtree(place, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def alone(output: Path, say=print):
+    """One sweep at a time works in a folder; another waits, and then takes the finished runs as they are.
+
+    The lock is on the folder itself, and the system releases it when the process ends, however it ends. Where there are
+    no such locks (Windows, some network file systems), two sweeps do some runs twice and keep the first of each.
+    """
+    try:
+        import fcntl
+        folder = os.open(output, os.O_RDONLY)
+    except (ImportError, OSError):
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another sweep is at work in {output}: waiting for it (Ctrl-C ends the waiting)")
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(folder)
+
+
 def finished(task: Task, output: Path, say=print) -> bool:
     """Whether a run is there and whole; one that is not whole is named, set aside, and will be run again."""
     from smpcore.experiments import run_files

@@ -166,8 +166,9 @@ def execute_one(path: Path, given: dict, folder: Path, threads: int, caller: str
 
 
 def _tell(outcome: Outcome) -> None:
+    from smpcore.experiments import run_files
     about = {"seconds": round(outcome.seconds, 3), "error": outcome.error}
-    (outcome.folder / ABOUT).write_text(json.dumps(about) + "\n", encoding="utf-8")
+    run_files.write_atomically(outcome.folder / ABOUT, json.dumps(about) + "\n")
 
 
 def _papermill(path: Path, given: dict, target: Path, threads: int, caller: str) -> str:
@@ -191,9 +192,9 @@ def _papermill(path: Path, given: dict, target: Path, threads: int, caller: str)
     finally:
         for key, value in before.items():
             os.environ.pop(key) if value is None else os.environ.update({key: value})
-    # After an interruption the folder stays: the kernel may be looking for it. `clean_sockets` takes it away.
+    # After an interruption the folder stays: the kernel may be looking for it. `clean_sockets` removes it.
     shutil.rmtree(sockets, ignore_errors=True)
-    return error
+    return environment.shortened(error)
 
 
 def _seconds_of_cells(notebook: Path) -> float:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import re
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import report_page
 import run_store
 import runner
 import sweep_page
-from environment import Refused
+from environment import Refused, shortened
 from parameters import check, items, parameters_of, read
 from tqdm import tqdm
+
+MOST_RUNS = 100_000  # of one sweep: they are checked and named before the first one runs
 
 
 def axis(text: str, known: dict) -> tuple[str, list]:
@@ -55,7 +58,7 @@ def _range(values: str) -> list[int]:
         raise Refused("a range is first:end or first:end:step, in whole numbers, its step not 0") from error
     if not found:
         raise Refused("this range is empty; its end is not among its values")
-    if len(found) > 100_000:
+    if len(found) > MOST_RUNS:
         raise Refused(f"this range has {len(found)} values")
     return list(found)
 
@@ -79,14 +82,19 @@ def tasks(paths: list[Path], given: dict[str, dict], sweep: list[str], elsewhere
     Refused
         For a malformed sweep, a name given twice, an unknown parameter, a value of the wrong type.
     """
-    found = {}
+    found, count = {}, 0
     for path in paths:
         known = parameters_of(path)
         axes = [axis(text, known) for text in sweep]
         names = [name for name, _ in axes]
         if repeated := {name for name in names if names.count(name) > 1}:
             raise Refused(f"--sweep names {', '.join(sorted(repeated))} twice")
+        count += math.prod(len(values) for _, values in axes)
+        if count > MOST_RUNS:
+            raise Refused(f"--sweep: a product of {count:,} runs, more than {MOST_RUNS:,}: sweep fewer values, or run "
+                          "several sweeps into one folder")
         cells = [cell.source for cell in nbformat.read(path, 4).cells]
+        name = _namer(cells, elsewhere)
         about = {"title": report_page.title_of(path), "cells": _hash(cells)[:8],
                  "meanings": {key: entry["help"] for key, entry in known.items()}}
         for values in itertools.product(*(values for _, values in axes)):
@@ -94,20 +102,28 @@ def tasks(paths: list[Path], given: dict[str, dict], sweep: list[str], elsewhere
             if chosen.pop("output_dir", ""):
                 raise Refused("output_dir is not for sweeps, whose results go beside the notebooks; use --output")
             full = {**{key: entry["default"] for key, entry in known.items()}, **chosen}
-            run = _name(cells, full, elsewhere)
+            run = name(full)
             found[(path.stem, run)] = run_store.Task(str(path), chosen, about, run)
     return list(found.values())
 
 
-def _name(cells: list[str], parameters: dict, elsewhere: bool) -> str:
+def _namer(cells: list[str], elsewhere: bool):
+    """The function that names a run of these cells by its parameters: a hash of both and of the package's version."""
     import smpcore
     from smpcore import device
-    # Where the results go says nothing of what they are; "auto" is what it stands for on this machine.
-    parameters = {key: value for key, value in parameters.items() if key != "output_dir"}
-    if not elsewhere:
-        with contextlib.suppress(ValueError, TypeError):
-            parameters["device"] = device.describe(device.resolve(parameters.get("device", "auto")))
-    return _hash([cells, parameters, smpcore.__version__])[:12]
+    begun = hashlib.sha256(f"[{json.dumps(cells)}, ".encode())  # the same in every run, and long
+
+    def name(parameters: dict) -> str:
+        # Where the results go does not change what they are; "auto" is the device that it stands for on this machine.
+        parameters = {key: value for key, value in parameters.items() if key != "output_dir"}
+        if not elsewhere:
+            with contextlib.suppress(ValueError, TypeError):
+                parameters["device"] = device.describe(device.resolve(parameters.get("device", "auto")))
+        digest = begun.copy()
+        digest.update(f"{json.dumps(parameters, sort_keys=True)}, {json.dumps(smpcore.__version__)}]".encode())
+        return digest.hexdigest()[:12]
+
+    return name
 
 
 def _hash(content) -> str:
@@ -118,8 +134,13 @@ def job(chosen, paths: list[Path], given: dict[str, dict], output: Path) -> int:
     """Run what is missing of a sweep, then collect what is there; the number of the exit."""
     wanted = tasks(paths, given, chosen.sweep, elsewhere=chosen.connection is not None)
     runner.need_writable(output)
-    run_store.clean(output)
     runner.clean_sockets()
+    with run_store.alone(output):
+        return _run_missing(chosen, wanted, output)
+
+
+def _run_missing(chosen, wanted: list[run_store.Task], output: Path) -> int:
+    run_store.clean(output)
     missing = [task for task in wanted if chosen.force or not run_store.finished(task, output)]
     if len(missing) < len(wanted):
         print(f"{len(wanted) - len(missing)} of {len(wanted)} runs are there already (--force runs them again)")
@@ -130,13 +151,13 @@ def job(chosen, paths: list[Path], given: dict[str, dict], output: Path) -> int:
               contextlib.closing(executors.execute(missing, output, chosen.jobs, client, chosen.force)) as ended):
             for task, error in ended:
                 if error:
-                    failures[task.run] = (task, error)
+                    failures[task.run] = (task, shortened(error))
                 bar.update()
     finally:
         collected = _collect(wanted, failures, output)
     print(f"{len(wanted) - len(failures)} of {len(wanted)} runs finished")
     for task, error in failures.values():
-        print(f"FAILED {task.notebook} {task.run} {task.given}: {error}")
+        print(f"FAILED {task.notebook} {task.run} {shortened(task.given)}: {error}")
     return 1 if failures or not collected else 0
 
 

@@ -1,5 +1,5 @@
 // A plain scatter with lines through each group's means: nothing is fetched, so the page opens anywhere.
-// `columns`, `rows`, `parameters` and `results` come before this, from page.py.
+// `columns`, `rows`, `parameters` and `results` come before this, from sweep_page.py.
 const colors = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"];
 const dashes = ["", "7 4", "2 4", "10 4 2 4"];  // so that 28 groups look different
 const most = colors.length * dashes.length;

@@ -65,7 +65,7 @@ def page(frame, failures, output: Path, note: str = "") -> str:
             "parameters": [name for name in frame.columns if kinds[name] == "parameter"],
             "results": [name for name in frame.columns if kinds[name] == "result"]}
     script = "".join(f"const {name}={_literal(value)};" for name, value in data.items())
-    script += Path(__file__).with_name("page.js").read_text(encoding="utf-8")
+    script += Path(__file__).with_name("sweep_page.js").read_text(encoding="utf-8")
     head = "".join(f"<th title='{html.escape(meanings[name], quote=True)}'>{html.escape(name)}</th>"
                    for name in frame.columns)
     body = "".join("<tr>" + "".join(f"<td>{_shown(row[name])}</td>" for name in frame.columns) + "</tr>"

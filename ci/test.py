@@ -82,6 +82,10 @@ def stages(everything, sets):
     def pytest(what, words, threads, more, *options):
         jobs = str(max(1, cores // threads))
         count = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+        if threads > 1:
+            # MKL, and PyTorch with it, would take no more threads than there are cores; and threads that wait for one
+            # another actively take a busy machine's time from those that they wait for.
+            count.update(MKL_DYNAMIC="FALSE", OMP_WAIT_POLICY="PASSIVE")
         return (what + words, [python, "-m", "pytest", "-q", "-n", jobs, "--dist", "loadfile", *options],
                 {**count, **more})
 

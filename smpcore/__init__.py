@@ -10,7 +10,8 @@ arXiv:2103.14731, 2021).
 - `propagation`: predicted, never measured.
 - `smoothing`: made smooth again, in a trained network or in training.
 
-Names are imported on first use, so that `import smpcore` stays quick and needs numpy, scipy and torch alone.
+Names are imported on first use, so that `import smpcore` stays quick and needs numpy, scipy and torch alone. What an
+extra installs is imported by `need`.
 """
 
 import sys
@@ -36,8 +37,29 @@ _ALSO = {
     "propagation.statistics": "propagation.given_weights.statistics",
     "propagation.networks": "propagation.predict_network",
 }
+#: What a package is installed as, where that is not the name under which it is imported.
+_SOLD_AS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 
 __all__ = ["__version__", "attribute", "find_kinks", "propagation", "smp", "trace_line"]
+
+
+def need(module: str):
+    """Import a module that an extra installs, such as ``"pandas"`` or ``"matplotlib.pyplot"``, and return it.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Where it is not installed: its sentence names the extra that installs it.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.split(".")[0]
+        if error.name is None or error.name.split(".")[0] != package:
+            raise  # the module is there, and something that it needs itself is not
+        extra = "architectures" if package == "transformers" else "notebooks"
+        raise ModuleNotFoundError(f"{_SOLD_AS.get(package, package)} is not installed, which this needs: pip install "
+                                  f"'smpcore[{extra}]'", name=package) from error
 
 
 def __getattr__(name):

@@ -3,11 +3,12 @@
 import io
 import math
 
-import matplotlib.pyplot as plt
 import torch
-from cycler import cycler
-from matplotlib.figure import Figure
-from matplotlib.patches import Polygon
+
+import smpcore
+from smpcore.arguments import TENSOR, TIMES, Kind, checked
+
+plt = smpcore.need("matplotlib.pyplot")
 
 __all__ = ["COLORS", "PALETTE", "draw_moving_crop", "draw_spread", "use_style"]
 
@@ -54,7 +55,7 @@ def use_style() -> None:
         "grid.alpha": 0.25,
         "lines.linewidth": 2.2,
         "lines.markersize": 8,
-        "axes.prop_cycle": cycler(color=PALETTE),
+        "axes.prop_cycle": plt.cycler(color=PALETTE),
         "svg.hashsalt": "smpcore",
     })
     _store_figures_small()
@@ -73,13 +74,12 @@ def _store_figures_small() -> None:
     # The backend registers its own formatter when it is loaded, so it has to be loaded first.
     plt.switch_backend(plt.get_backend())
     shell.display_formatter.formatters["image/png"].for_type(
-        Figure, lambda figure: _with_palette(print_figure(figure, "png", bbox_inches="tight", base64=False)))
+        plt.Figure, lambda figure: _with_palette(print_figure(figure, "png", bbox_inches="tight", base64=False)))
 
 
 def _with_palette(png: bytes) -> bytes:
     """The same picture in 128 colours: a third of the bytes, and no difference to the eye."""
-    from PIL import Image
-
+    Image = smpcore.need("PIL.Image")
     full = Image.open(io.BytesIO(png))
     dpi = full.info.get("dpi")
     full = full.convert("RGB").point(lambda level: 255 if level > 247 else level)  # so that white stays white
@@ -95,6 +95,8 @@ def _with_palette(png: bytes) -> bytes:
     return small.getvalue()
 
 
+@checked(times=TIMES, points=TENSOR, path=Kind(object, "", lambda path: hasattr(path, "to_picture"),
+                                               ": it must be one over a photograph, as paths.picture gives it"))
 def draw_moving_crop(axis, path, times, points) -> None:
     """Draw a photograph, a crop that moves over it, and what a network points at.
 
@@ -108,7 +110,15 @@ def draw_moving_crop(axis, path, times, points) -> None:
         (P,): the crop is drawn at the first of them (solid), and an eighth and seven eighths on (dashed).
     points
         (P, K, 2): x and y of K points as fractions of the crop. Each is a ring at the first time, and a trail.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For another path, times or points of another shape.
     """
+    if points.ndim != 3 or points.shape[::2] != (len(times), 2):
+        raise ValueError(f"points of shape {tuple(points.shape)}: they must be a tensor (P, K, 2), x and y of K points "
+                         "at each time")
     _, height, width = path.pixels.shape
     left, top, right, bottom = path.box
     margin = 0.3 * (right - left)
@@ -121,7 +131,7 @@ def draw_moving_crop(axis, path, times, points) -> None:
     shots = times[[0, len(times) // 8, 7 * len(times) // 8]]
     for place, outline in enumerate(path.to_picture(shots, corners).cpu()):
         width_and_style = (2.5, "-") if place == 0 else (1.2, "--")
-        axis.add_patch(Polygon(outline, fill=False, color="w", lw=width_and_style[0], ls=width_and_style[1]))
+        axis.add_patch(plt.Polygon(outline, fill=False, color="w", lw=width_and_style[0], ls=width_and_style[1]))
     for place, trail in enumerate(path.to_picture(times, points).cpu().transpose(0, 1)):
         color = PALETTE[place % len(PALETTE)]
         axis.plot(*trail[0], "o", mfc="none", mec="w", mew=5, ms=16)
@@ -132,6 +142,10 @@ def draw_moving_crop(axis, path, times, points) -> None:
     axis.grid(False)
 
 
+@checked(measured=Kind(object, "", lambda given: torch.as_tensor(given).isfinite().all() and len(given) > 0
+                       and torch.as_tensor(given).ndim == 1, ": it must be (N,) finite numbers, one for each signal"),
+         mean=Kind(object, "", math.isfinite, ": it must be a finite number"),
+         std=Kind(object, "", lambda std: math.isfinite(std) and std > 0, ": it must be a finite number above 0"))
 def draw_spread(left, right, measured, mean: float, std: float, *, color: str, of: str) -> None:
     """Draw how single values scatter, against the mean and the standard deviation that were predicted for them.
 
@@ -147,6 +161,11 @@ def draw_spread(left, right, measured, mean: float, std: float, *, color: str, o
         Of what was measured.
     of
         What the values are, with their unit; names the horizontal axes.
+
+    Raises
+    ------
+    ValueError
+        For values that are not (N,) finite numbers, a mean that is not finite, a deviation that is not positive.
     """
     ordered = torch.as_tensor(measured).detach().cpu().double().sort().values
     reach = max(3.2 * std, float((ordered - mean).abs().max()))

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from smpcore import units
+
 __all__ = ["ALL", "MODELS", "TOGETHER", "UNITS", "Case"]
 
 
@@ -30,6 +32,8 @@ class Case:
         Whether it is piecewise linear.
     jumps
         Whether its value jumps.
+    smooth
+        Whether it has no switch at all.
     """
 
     name: str
@@ -37,6 +41,7 @@ class Case:
     shape: tuple[int, ...]
     straight: bool = True
     jumps: bool = False
+    smooth: bool = False
 
     def build(self, seed: int = 0) -> tuple[nn.Module, Tensor, Tensor]:
         with torch.random.fork_rng(devices=[]):
@@ -69,6 +74,10 @@ def _unit(name, function, after=None, straight=True, jumps=False):
     return Case(name, _flat(function, after=after), (6,), straight, jumps)
 
 
+def _smooth(name, function):
+    return Case(name, _flat(function), (6,), straight=False, smooth=True)
+
+
 def _map(name, layer, dimensions=2, side=9, channels=3):
     shape = (2, *[side] * dimensions)
     conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dimensions - 1]
@@ -90,6 +99,14 @@ def _in_place(x):
 
 
 _STEP = torch.tensor(0.5, dtype=torch.float64)
+
+
+@units.entry
+def shifted_leaky(x, below=0.2):
+    """A unit that torch does not have: derivative ``below`` under -1, 1 above, continuous."""
+    return units.Hinges("shifted leaky", x, (units.Hinge(at=-1.0, below=below, above=1.0),),
+                        output=lambda x: torch.where(x > -1, x, below * (x + 1) - 1))
+
 
 UNITS = [
     _unit("relu, a function", torch.relu),
@@ -121,6 +138,21 @@ UNITS = [
     _unit("clamp, tensors", lambda x: torch.clamp(x, -_STEP, x.new_full((24,), 0.4))),
     _unit("clamp_min", lambda x: x.clamp_min(0.1)),
     _unit("clamp_max", lambda x: torch.clamp_max(x, 0.1)),
+    _unit("shifted_leaky", lambda x: shifted_leaky(x, 0.4)),
+    _smooth("tanh", torch.tanh),
+    _smooth("sigmoid", lambda x: (x * 1).sigmoid_()),
+    _smooth("gelu", lambda x: F.gelu(x, approximate="tanh")),
+    _smooth("silu", lambda x: F.silu(x * 1, inplace=True)),
+    _smooth("mish", F.mish),
+    _smooth("softplus", lambda x: F.softplus(x, beta=2.0)),
+    _smooth("softsign", F.softsign),
+    _smooth("logsigmoid", F.logsigmoid),
+    _smooth("celu", lambda x: F.celu(x, 0.5)),
+    _smooth("tanhshrink", F.tanhshrink),
+    _smooth("elu, smooth for α = 1", F.elu),
+    _unit("maximum, by name", lambda x: torch.maximum(input=x[:, ::2], other=x[:, 1::2]), after=12),
+    _unit("amax, by numpy's names", lambda x: torch.amax(x.reshape(-1, 4, 6), axis=-1, keepdims=True)[..., 0], after=4),
+    _unit("max, by numpy's names", lambda x: torch.max(x.reshape(-1, 4, 6), axis=1, keepdims=True)[0][:, 0], after=6),
     _unit("maximum", lambda x: torch.maximum(x[:, ::2], x[:, 1::2]), after=12),
     _unit("minimum", lambda x: torch.minimum(x[:, ::2], x[:, :1]), after=12),
     _unit("fmax", lambda x: torch.fmax(x[:, ::2], x[:, 1::2]), after=12),

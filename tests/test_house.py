@@ -4,9 +4,11 @@ import ast
 import importlib
 import inspect
 import io
+import re
 import subprocess
 import sys
 import tokenize
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 #: The floor plan, from the ground up: a room imports rooms of lower floors only.
 FLOORS = (
+    {"arguments"},
     {"units", "paths", "device", "plotting"},
     {"inspection", "metric", "signals", "experiments"},
     {"attribution", "tracing", "propagation", "forensics", "models"},
@@ -25,7 +28,7 @@ FLOORS = (
 )
 #: What no prediction imports, so that predicted and measured stay two ways to one number.
 MEASUREMENTS = {"attribution", "tracing", "metric", "forensics"}
-MOST_ARROWS, MOST_LINES = 30, 7_350
+MOST_ARROWS, MOST_LINES = 30, 7_545
 
 
 def room_of(path: Path) -> str:
@@ -120,6 +123,61 @@ print(sorted(smpcore.__all__))
     assert run.returncode == 0, run.stderr
     for name in ("smp", "find_kinks", "attribute", "trace_line", "propagation"):
         assert name in run.stdout
+
+
+EXTRAS = {
+    "pandas": ("notebooks", "pandas", "from smpcore.experiments import run_table; run_table.load('.')"),
+    "matplotlib": ("notebooks", "matplotlib", "import smpcore.plotting"),
+    "PIL": ("notebooks", "pillow", "from smpcore import plotting; plotting._with_palette(b'')"),
+    "sklearn": ("notebooks", "scikit-learn", "from smpcore.forensics import bank, cross_validate; "
+                "cross_validate(bank(), 'kinked')"),
+    "joblib": ("notebooks", "joblib", "from smpcore import models; models.face_network()"),
+    "lz4": ("notebooks", "lz4", "from smpcore import models; models.face_network()"),
+    "tqdm": ("notebooks", "tqdm", "from smpcore import forensics; forensics.make_bank([])"),
+    "transformers": ("architectures", "transformers", "from smpcore.experiments.architectures import build; "
+                     "build('vit')"),
+}
+
+
+@pytest.mark.parametrize("package", EXTRAS)
+def test_without_an_extra_the_error_names_it(package, monkeypatch):
+    extra, name, program = EXTRAS[package]
+    for module in [each for each in sys.modules if each.split(".")[0] == package or each == "smpcore.plotting"]:
+        monkeypatch.delitem(sys.modules, module)
+    for module in (package, f"{package}.Image", f"{package}.pyplot"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delattr(smpcore, "plotting", raising=False)
+    if package == "PIL":
+        monkeypatch.undo()
+        monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    with pytest.raises(ModuleNotFoundError, match=rf"^{name} is not installed.*pip install 'smpcore\[{extra}\]'$"):
+        exec(program, {})
+
+
+def test_what_an_extra_itself_lacks_is_not_blamed_on_it(tmp_path, monkeypatch):
+    (tmp_path / "half_there.py").write_text("import nowhere_at_all")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match="No module named 'nowhere_at_all'"):
+        smpcore.need("half_there")
+
+
+def test_every_package_that_is_needed_stands_in_its_extra():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = {extra: {requirement.split(">")[0].split("=")[0] for requirement in found}
+              for extra, found in project["optional-dependencies"].items()}
+    for extra, name, _ in EXTRAS.values():
+        assert name in listed[extra], f"{name} is not in the extra {extra}"
+    source = "".join(path.read_text(encoding="utf-8") for path in MODULES)
+    needed = {found.split(".")[0] for found in re.findall(r'\bneed\("([\w.]+)"\)', source)}
+    assert needed == set(EXTRAS)
+
+
+def test_a_package_index_gets_a_page_without_links_into_the_repository():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    links = re.findall(r"\]\(([^)]+)\)", project["readme"]["text"])
+    assert links
+    assert all(link.startswith("https://") for link in links)
+    assert (PACKAGE / "py.typed").is_file()
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -110,3 +110,28 @@ def test_a_moving_crop_is_drawn_inside_its_photograph(style):
         assert list(axis.get_xticks()) == []
     finally:
         plt.close(figure)
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"measured": []}, r"measured = \[\]: it must be \(N,\) finite numbers"),
+    ({"measured": torch.ones(2, 2)}, r"measured = a tensor of shape \(2, 2\): it must be \(N,\) finite numbers"),
+    ({"measured": [1.0, float("nan")]}, r"measured = \[1.0, nan\]: it must be \(N,\) finite numbers"),
+    ({"std": 0.0}, "std = 0.0: it must be a finite number above 0"),
+    ({"mean": float("nan")}, "mean = nan: it must be a finite number"),
+])
+def test_a_spread_that_cannot_be_drawn_is_refused(changes, says):
+    with pytest.raises(ValueError, match=says):
+        plotting.draw_spread(None, None, **{"measured": [1.0, 2.0], "mean": 0.0, "std": 1.0, "color": "k", "of": "x",
+                                            **changes})
+
+
+@pytest.mark.parametrize(("name", "bad", "says"), [
+    ("path", lambda t: t, "path = <function .*: it must be one over a photograph, as paths.picture gives it"),
+    ("times", [0.0], r"times = \[0.0\]: it must be a tensor \(P,\) of times"),
+    ("points", torch.zeros(3, 2, 2), r"points of shape \(3, 2, 2\): they must be a tensor \(P, K, 2\)"),
+])
+def test_a_moving_crop_that_cannot_be_drawn_is_refused(name, bad, says):
+    good = {"path": paths.picture("grace_hopper.jpg", [165, 125, 375, 335]), "times": torch.zeros(2).double(),
+            "points": torch.zeros(2, 1, 2)}
+    with pytest.raises((TypeError, ValueError), match=says):
+        plotting.draw_moving_crop(None, **{**good, name: bad})

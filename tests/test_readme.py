@@ -21,6 +21,43 @@ def test_the_five_lines_run(capsys):
     assert len([line for line in lines.splitlines() if line.strip()]) <= 6  # two imports and four lines
 
 
+def test_the_notebook_of_the_readme_runs_and_keeps_to_the_contract_of_parameters(tmp_path):
+    import runner
+    from nbformat import write
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    import notebooks
+
+    section = README[README.index("## Add a notebook"):]
+    code = re.search(r"```python\n(.*?)```", section, re.S)[1]
+    assert len([line for line in code.splitlines() if line.strip() and line != "# %%"]) <= 10
+    first, second = code.split("# %%\n")
+    cells = [new_code_cell(first.strip(), metadata={"tags": ["parameters"]}), new_code_cell(second.strip())]
+    assert notebooks._parameters(cells, [0]) == []
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path = tmp_path / re.search(r"mine/(\w+\.ipynb)", section)[1]
+    write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    outcome = runner.execute_one(path, {"samples": 1001}, tmp_path / "out", 1, str(tmp_path))
+    assert outcome.error == ""
+    assert outcome.record["results"]["smp"] == pytest.approx(1, abs=1e-9)  # one kink, from slope 0 to slope 1
+
+
+def test_every_room_and_command_is_in_the_readme():
+    box = README[README.index("## What is in the box"):README.index("## The notebooks")]
+    missing = [path.name for path in (ROOT / "smpcore").iterdir() if (path / "__init__.py").is_file()
+               and f"`{path.name}/`" not in box]
+    # Benchmarks have lines of their own below.
+    missing += [path.name for path in (ROOT / "ci").glob("*.py") if f"`{path.name}`" not in box
+                and not path.name.startswith("benchmark_")]
+    assert not missing
+
+
+def test_the_glossary_has_the_words():
+    rows = re.findall(r"^\| ([\w ]+) \| ", README[README.index("## Glossary"):], re.M)[1:]
+    assert set(rows) == {"unit", "switch", "kink", "jump", "gain", "slope", "path", "piece", "knot", "winner", "gate",
+                         "source", "background", "lag", "SMP"}
+
+
 def test_links_lead_somewhere():
     links = re.findall(r"\]\(([^)#]+)\)", README)
     missing = [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]

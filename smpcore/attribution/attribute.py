@@ -79,8 +79,9 @@ class Attribution:
 
     def to_frame(self):
         """Long format: a pandas frame with columns layer, kind, units, switches, output, smp."""
-        import pandas as pd
+        import smpcore
 
+        pd = smpcore.need("pandas")
         rows = [(layer.name, layer.kind, layer.units, layer.switches, output, smp)
                 for layer in self.layers for output, smp in enumerate(layer.smp.tolist())]
         return pd.DataFrame(rows, columns=["layer", "kind", "units", "switches", "output", "smp"])
@@ -95,9 +96,7 @@ class Attribution:
         ax
             Where to draw; a new figure where None.
         """
-        import matplotlib.pyplot as plt
-
-        from smpcore.plotting import COLORS, PALETTE
+        from smpcore.plotting import COLORS, PALETTE, plt
 
         if ax is None:
             _, ax = plt.subplots(figsize=(9.0, 1.2 + 0.4 * max(len(self.layers), 2)))

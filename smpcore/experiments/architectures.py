@@ -8,6 +8,8 @@ need.
 import torch
 from torch import nn
 
+import smpcore
+
 __all__ = ["ARCHITECTURES", "build", "logits"]
 
 ARCHITECTURES = ("resnet", "convnext", "vit")
@@ -31,15 +33,12 @@ def build(name: str, *, seed: int = 0, **changes) -> nn.Module:
     ------
     ValueError
         For a name that is none of the three.
-    ImportError
+    ModuleNotFoundError
         Where `transformers` is not installed.
     """
     if name not in ARCHITECTURES:
         raise ValueError(f"architecture {name!r} is not known: choose one of {', '.join(ARCHITECTURES)}")
-    try:
-        import transformers
-    except ImportError as error:
-        raise ImportError("transformers is not installed: pip install 'smpcore[architectures]'") from error
+    transformers = smpcore.need("transformers")
     torch.manual_seed(seed)
     if name == "resnet":
         settings = {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]}

@@ -15,12 +15,21 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from smpcore.experiments.sequential_reference import LineKinks, slopes, transform_line
+from smpcore.arguments import FUNCTION, POSITIVE, TIMES, Kind, checked, whole
+from smpcore.experiments.sequential_reference import LineKinks, check_line, slopes, transform_line
 
 __all__ = ["LineKinks", "Transfers", "finely_sampled_smp", "forward_pass", "in_turns", "peak_bytes",
            "rms_error", "sampled_slopes", "samples_needed", "scipy_composition", "transform_line"]
 
 
+_NOT_SIGNALS = ": it must be an array of numbers (S, N) with at least 4 samples"
+_NUMBERS = Kind(object, "", lambda given: np.ndim(given) == 1 and np.isfinite(np.asarray(given, float)).all(),
+                ": it must be a list of finite numbers")
+
+
+@checked(repeats=whole()._replace(broken=": at least one round has to be counted"), work=Kind(
+    dict, ": it must be a dictionary of functions", lambda work: all(map(callable, work.values())),
+    ": it must be a dictionary of functions"))
 def in_turns(work: dict[str, Callable[[], object]], repeats: int = 3, *, warm: bool = False) -> dict[str, float]:
     """Seconds that each piece of work takes, measured in turns so that a drift of the machine hits all alike.
 
@@ -41,11 +50,9 @@ def in_turns(work: dict[str, Callable[[], object]], repeats: int = 3, *, warm: b
 
     Raises
     ------
-    ValueError
-        For fewer than one round.
+    TypeError, ValueError
+        For work that is not a dictionary of functions, fewer than one round.
     """
-    if repeats < 1:
-        raise ValueError(f"repeats = {repeats}: at least one round has to be counted")
     seconds = dict.fromkeys(work, float("inf"))
     for counted in range(1 if warm else 0, repeats + 1):
         for name, call in work.items():
@@ -58,6 +65,7 @@ def in_turns(work: dict[str, Callable[[], object]], repeats: int = 3, *, warm: b
     return seconds
 
 
+@checked(samples=whole(2), chunk=whole())
 def sampled_slopes(model: nn.Sequential, start: Tensor, end: Tensor, samples: int, chunk: int = 64) -> Tensor:
     """Slopes of the first output at equally spaced points of the line, length 1.
 
@@ -76,7 +84,13 @@ def sampled_slopes(model: nn.Sequential, start: Tensor, end: Tensor, samples: in
     -------
     Tensor
         ``(samples,)``, output units per unit of the line.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `transform_line`; for fewer than 2 samples, or none in a pass.
     """
+    check_line(model, start, end)
     times = torch.linspace(0, 1, samples, dtype=start.dtype, device=start.device)
     with torch.no_grad():
         return torch.cat([slopes(model, start, end, part) for part in times.split(chunk)])
@@ -91,12 +105,21 @@ def finely_sampled_smp(model: nn.Sequential, start: Tensor, end: Tensor, samples
     return float(sampled_slopes(model, start, end, samples, chunk).diff().abs().sum())
 
 
+@checked(model=FUNCTION, path=FUNCTION, times=TIMES, chunk=whole())
 def forward_pass(model: nn.Module, path: Callable[[Tensor], Tensor], times: Tensor, chunk: int = 64) -> Tensor:
-    """The model's outputs ``(P, m)`` along a path, without slopes: what every other cost is a multiple of."""
+    """The model's outputs ``(P, m)`` along a path, without slopes: what every other cost is a multiple of.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a model or a path that cannot be called, times that are not a tensor (P,), a chunk under 1.
+    """
     with torch.no_grad():
         return torch.cat([model(path(part)) for part in times.split(chunk)])
 
 
+@checked(spacing=POSITIVE, window=whole(), threshold=POSITIVE, values=Kind(
+    np.ndarray, _NOT_SIGNALS, lambda z: z.ndim == 2 and z.shape[1] > 3 and z.dtype.kind in "iuf", _NOT_SIGNALS))
 def scipy_composition(values: np.ndarray, spacing: float, window: int = 9, threshold: float = 5.0) -> np.ndarray:
     """SMP as a few calls of SciPy: the plain estimator that `smpcore.smp` is compared with.
 
@@ -118,6 +141,11 @@ def scipy_composition(values: np.ndarray, spacing: float, window: int = 9, thres
     -------
     numpy.ndarray
         ``(S,)`` in signal units per unit of time.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For values of another shape or type; a spacing or a threshold that is not positive, a window under 1.
     """
     from scipy.ndimage import maximum_filter, median_filter
 
@@ -129,6 +157,7 @@ def scipy_composition(values: np.ndarray, spacing: float, window: int = 9, thres
     return np.where(peaks, pairs, 0).sum(-1)
 
 
+@checked(readings=_NUMBERS, truths=_NUMBERS)
 def rms_error(readings: Sequence[float], truths: Sequence[float]) -> float:
     """Root mean square of the relative errors, 0.01 for one per cent.
 
@@ -136,11 +165,19 @@ def rms_error(readings: Sequence[float], truths: Sequence[float]) -> float:
     ----------
     readings, truths
         One for each line, the truths not 0.
+
+    Raises
+    ------
+    ValueError
+        For lists of different lengths, no lines, a truth of 0.
     """
     readings, truths = np.asarray(readings, dtype=float), np.asarray(truths, dtype=float)
+    if len(readings) != len(truths) or not len(truths) or not truths.all():
+        raise ValueError(f"{len(readings)} readings and {len(truths)} truths: one truth other than 0 for each reading")
     return float(np.sqrt(np.mean((readings / truths - 1) ** 2)))
 
 
+@checked(target=POSITIVE, samples=_NUMBERS, errors=_NUMBERS)
 def samples_needed(samples: Sequence[int], errors: Sequence[float], target: float = 0.01) -> tuple[float, bool]:
     """From how many samples on an error stays at or below a target, and whether that is an extrapolation.
 
@@ -168,10 +205,12 @@ def samples_needed(samples: Sequence[int], errors: Sequence[float], target: floa
     Raises
     ------
     ValueError
-        For lists of different lengths or no sizes.
+        For lists of different lengths or no sizes, sizes that do not increase, errors or a target of 0 or less.
     """
-    if len(samples) != len(errors) or not len(samples):
-        raise ValueError(f"{len(samples)} sizes and {len(errors)} errors: one error for each of at least one size")
+    if (len(samples) != len(errors) or not len(samples) or not (np.diff(samples, prepend=0) > 0).all()
+            or not min(errors) > 0):
+        raise ValueError(f"{len(samples)} sizes and {len(errors)} errors: one error for each of at least one size, the "
+                         "sizes increasing, the errors above 0")
     above = [place for place, error in enumerate(errors) if error > target]
     if not above:
         return float(samples[0]), False
@@ -182,11 +221,12 @@ def samples_needed(samples: Sequence[int], errors: Sequence[float], target: floa
     return float(samples[last] * (target / errors[last]) ** (1 / power)), False
 
 
+@checked(call=FUNCTION)
 def peak_bytes(call: Callable[[], object]) -> int:
     """The most bytes of tensors that live at once while ``call`` runs, beyond those that lived before it.
 
     Counted by the storages that operations give back, on every device alike; what an operation uses inside
-    itself is not seen.
+    itself is not seen. A ValueError for what is not a function.
     """
     gc.collect()
     with _Live() as live:

@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from smpcore import device as devices
 from smpcore import paths
+from smpcore.arguments import Kind, check, checked, one_of, whole
 
 __all__ = ["ACTIVATIONS", "POOLINGS", "TASKS", "Recipe", "Trained", "regressor", "train"]
 
@@ -69,13 +71,9 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self):
-        for name, known in (("activation", ACTIVATIONS), ("pooling", POOLINGS), ("task", TASKS)):
-            value = getattr(self, name)
-            if value not in known:
-                raise ValueError(f"{name} = {value!r} is not known: use one of {', '.join(known)}")
-        for name, least in (("channels", 1), ("size", 8), ("steps", 0), ("batch", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} = {getattr(self, name)}: it must be at least {least}")
+        check(vars(self), {
+            "activation": one_of(ACTIVATIONS), "pooling": one_of(POOLINGS), "task": one_of(TASKS), "channels": whole(),
+            "size": whole(8), "steps": whole(0), "batch": whole(), "seed": whole(0)})
 
     @property
     def kinked(self) -> bool:
@@ -116,6 +114,7 @@ class Trained:
     test_error: float
     before: float
 
+    @checked(samples=whole(2), chunk=whole())
     def curves(self, samples: int, *, chunk: int = 1000) -> tuple[Tensor, float]:
         """The outputs along the recipe's path: (2, samples) float64 on the CPU, and the spacing in t."""
         times = torch.linspace(0, 2 * torch.pi, samples, dtype=torch.float64)
@@ -126,10 +125,15 @@ class Trained:
         return torch.cat(parts).T.cpu().contiguous(), float(times[1] - times[0])
 
 
+_RECIPE = Kind(Recipe, ": it must be a Recipe")
+
+
+@checked(recipe=_RECIPE)
 def regressor(recipe: Recipe) -> nn.Sequential:
     """The untrained network: three blocks of convolution, activation and halving, then a linear readout.
 
-    (P, 1, size, size) -> (P, 2), float32, PyTorch's own initialisation under the recipe's seed.
+    (P, 1, size, size) -> (P, 2), float32, PyTorch's own initialisation under the recipe's seed. A TypeError for what is
+    not a `Recipe`.
     """
     layers, before = [], 1
     side = recipe.size
@@ -145,6 +149,7 @@ def regressor(recipe: Recipe) -> nn.Sequential:
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * side**2, 2)).eval()
 
 
+@checked(recipe=_RECIPE)
 def train(recipe: Recipe, *, device: torch.device | str = "cpu") -> Trained:
     """Train one regressor on fresh pictures, by Adam on the squared error.
 
@@ -154,7 +159,13 @@ def train(recipe: Recipe, *, device: torch.device | str = "cpu") -> Trained:
         What to train; the same recipe gives the same network on the same machine.
     device
         Where. Random numbers are drawn on the CPU, so that every device sees the same pictures.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is not a `Recipe`, a device that is not there.
     """
+    device = devices.resolve(device, torch.float32)
     model = regressor(recipe).to(device)
     generator = torch.Generator().manual_seed(100_003 * (recipe.seed + 1))
     test = _pictures(recipe, 512, torch.Generator().manual_seed(99_991), device)

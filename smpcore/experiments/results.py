@@ -4,6 +4,7 @@
 `load` reads many of them into one table.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import math
@@ -17,7 +18,8 @@ import torch
 
 import smpcore
 from smpcore import device as devices
-from smpcore.experiments.run_files import write_atomically
+from smpcore.arguments import Kind, check, checked, whole
+from smpcore.experiments.run_files import is_finite, need_plain, write_atomically
 from smpcore.experiments.run_table import load
 
 __all__ = ["Run", "load", "start"]
@@ -55,8 +57,10 @@ class Run:
             Where ``holds`` is false: the parameter ``name``, its value, and what it ``must`` be.
         """
         if not holds:
-            raise ValueError(f"parameter {name} = {self.parameters[name]!r}: it must {must}")
+            raise ValueError(f"parameter {name} = {self.parameters.get(name)!r}: it must {must}")
 
+    @checked(results=Kind(dict, ": it must be a dictionary"), rows=Kind((list, type(None)), ": it must be a list"),
+             meanings=Kind((dict, type(None)), ": it must be a dictionary"))
     def save(self, results: dict, rows: list[dict] | None = None, meanings: dict[str, str] | None = None) -> Path:
         """Write ``<notebook>.json``: a temporary name first, then synced and renamed.
 
@@ -77,15 +81,17 @@ class Run:
         Raises
         ------
         TypeError
-            For a result that is not one number, or not a finite one.
+            For a result that is not one number, or not a finite one; for results, rows or meanings that are not what
+            they have to be.
         ValueError
-            For the meaning of a result that is not there.
+            For the meaning of a result that is not there, and for what no file can hold (`run_files.need_plain`).
         OSError
             Where the folder cannot be written, with its path.
         """
         for name, value in results.items():
-            if not isinstance(_plain(value), int | float):
-                raise TypeError(f"result {name} = {value!r}, a {type(value).__name__}: a result is one finite number")
+            if not is_finite(_plain(value)):
+                raise TypeError(f"result {name} = {repr(value)[:80]}, a {type(value).__name__}: a result is one finite "
+                                "number")
         if unknown := set(meanings or {}) - set(results):
             raise ValueError(f"meanings of {', '.join(sorted(unknown))}, which are not among the results: "
                              f"{', '.join(results)}")
@@ -98,13 +104,15 @@ class Run:
             "versions": _versions(),
             "results": _plain(results),
             "rows": _plain(rows or []),
-            **({"meanings": dict(meanings)} if meanings else {}),
+            **({"meanings": meanings} if meanings else {}),
         }
+        need_plain(content, self.notebook)
         path = self.output_dir / f"{self.notebook}.json"
         write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
         return path
 
 
+@checked(notebook=Kind(str, ": it must be the notebook's name, such as '02_relu'", bool, ": it must be a name"))
 def start(notebook: str, *, seed: int, device: str, output_dir: str, **parameters) -> Run:
     """Check the three parameters that every notebook has, and seed numpy and torch.
 
@@ -124,21 +132,20 @@ def start(notebook: str, *, seed: int, device: str, output_dir: str, **parameter
     Raises
     ------
     TypeError, ValueError
-        For a seed that is not a whole number of at least 0, a device that is not there, an output folder that
-        is not a string.
+        For a notebook without a name, a seed that is not a whole number of at least 0, a device that is not there, an
+        output folder that is not a string, and a parameter that no file can hold.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"parameter seed = {seed!r}: it must be a whole number")
-    if seed < 0:
-        raise ValueError(f"parameter seed = {seed!r}: it must be at least 0")
+    check({"parameter seed": seed}, {"parameter seed": whole(0)})
     if not isinstance(output_dir, str | os.PathLike):
         raise TypeError(f"parameter output_dir = {output_dir!r}: it must be the path of a folder, or ''")
     found = devices.resolve(device)
     np.random.seed(seed % 2**32)  # noqa: NPY002  the libraries that draw from the global state
     torch.manual_seed(seed)
-    everything = {"seed": seed, "device": device, "output_dir": str(output_dir), **parameters}
+    everything = _plain({"seed": seed, "device": str(device), "output_dir": str(output_dir), **parameters})
+    for name, value in everything.items():
+        need_plain(value, f"parameter {name}")
     folder = Path(output_dir) if str(output_dir) else _runs() / notebook
-    return Run(notebook, _plain(everything), found, folder)
+    return Run(notebook, everything, found, folder)
 
 
 def _runs() -> Path:
@@ -150,7 +157,8 @@ def _runs() -> Path:
 def _versions() -> dict:
     found = {"python": platform.python_version(), "smpcore": smpcore.__version__}
     for name in _PACKAGES:
-        found[name] = importlib.metadata.version(name)
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # matplotlib is an extra's
+            found[name] = importlib.metadata.version(name)
     # With its build ("+cu130", "+cpu"), which the package's entry may lack.
     return found | {"torch": torch.__version__}
 

@@ -1,4 +1,8 @@
-"""The files that a run leaves behind: written whole or not at all, and checked where they are read again."""
+"""The files that a run leaves: written whole or not at all, and checked when they are written and when they are read.
+
+One file that a later reader cannot take would stop every later table of its folder, so `need_plain` is applied on
+both sides.
+"""
 
 import json
 import math
@@ -6,7 +10,59 @@ import os
 import uuid
 from pathlib import Path
 
-__all__ = ["read_about", "read_record", "write_atomically"]
+__all__ = ["need_plain", "read_about", "read_record", "write_atomically"]
+
+_WORDS = ("run", "cells", "title", "error")  # of run.json, where they are there
+_DEEPEST = 50  # levels of lists and dictionaries; Python's own limit is reached at about a thousand
+
+
+def need_plain(value, name: str, depth: int = 0) -> None:
+    """Refuse what JSON, a table or a page cannot hold.
+
+    Parameters
+    ----------
+    value
+        Dictionaries, lists, words, numbers, truths and None are taken.
+    name
+        What the value is called in the error.
+    depth
+        Levels around it.
+
+    Raises
+    ------
+    ValueError
+        For NaN, infinity and integers that no float64 holds (over 308 digits), for words with half a surrogate pair,
+        for keys that are not words, for other types, and for more than 50 levels.
+    """
+    if depth > _DEEPEST:
+        raise ValueError(f"{name[:80]} is nested more than {_DEEPEST} levels deep")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{name} has a key of type {type(key).__name__}: keys are words")
+            need_plain(key, f"a key of {name}", depth + 1)
+            need_plain(item, f"{name}[{key!r}]", depth + 1)
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            need_plain(item, f"{name}[{place}]", depth + 1)
+    elif isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{name} holds half a surrogate pair, which no text file can hold") from error
+    elif isinstance(value, int | float):
+        if not (isinstance(value, bool) or is_finite(value)):
+            raise ValueError(f"{name} is not a finite number of float64")
+    elif value is not None:
+        raise ValueError(f"{name} is a {type(value).__name__}, not a number, a word, a list or a dictionary")
+
+
+def is_finite(value) -> bool:
+    """Whether a value is a number that float64 holds; True and False are not numbers here."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer of over 308 digits
+        return False
 
 
 def read_record(path: Path) -> dict:
@@ -33,8 +89,10 @@ def read_record(path: Path) -> dict:
         if not isinstance(content.get(key, {}), dict):
             raise ValueError(f"its {key} are not a dictionary")
     for name, value in content["results"].items():
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"its result {name} = {value!r} is not a finite number")
+        if not is_finite(value):
+            raise ValueError(f"its result {name[:80]} = {repr(value)[:80]} is not a finite number")
+    need_plain(content, "it")
+    _need_text(content.get("meanings", {}))
     return content
 
 
@@ -54,8 +112,10 @@ def read_about(path: Path) -> dict:
     content = _read(path)
     if not isinstance(content.get("meanings", {}), dict):
         raise ValueError("its meanings are not a dictionary")
-    if not isinstance(content.get("seconds"), int | float):
+    if not is_finite(content.get("seconds")):
         raise ValueError("it has no seconds")
+    need_plain(content, "it")
+    _need_text(content.get("meanings", {}) | {key: content[key] for key in _WORDS if key in content})
     return content
 
 
@@ -63,18 +123,30 @@ def _read(path: Path) -> dict:
     def refuse(word):
         raise ValueError(f"it has {word}, which is no number of JSON's")
 
-    content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply to be read") from error
     if not isinstance(content, dict):
         raise ValueError("it is not a record")
     return content
 
 
+def _need_text(values: dict) -> None:
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise ValueError(f"its {name} is not text")
+
+
 def write_atomically(path: Path, text: str) -> None:
-    """Write a whole file or none: a reader, or a run killed half-way, never sees a part of it."""
+    """Write a whole file or none: a reader, or a run killed half-way, never sees a part of it.
+
+    UTF-8; half a surrogate pair, which UTF-8 has no bytes for, is written as ``\\ud800`` and the like.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with temporary.open("x", encoding="utf-8", newline="\n") as file:
+        with temporary.open("x", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -4,6 +4,7 @@ import json
 import warnings
 from pathlib import Path
 
+import smpcore
 from smpcore.experiments import run_files
 
 __all__ = ["load"]
@@ -41,24 +42,28 @@ def load(folder: str | Path | list[Path]):
 
     Raises
     ------
-    FileNotFoundError
-        For a folder that is not there.
+    TypeError, FileNotFoundError
+        For what is not a folder's name, and for a folder that is not there.
 
     Warns
     -----
     UserWarning
         For each record that is damaged, and therefore left out.
     """
-    import pandas
-    records = []
-    for one in (folder if isinstance(folder, list) else [folder]):
+    pandas = smpcore.need("pandas")
+    records, seen = [], set()
+    for one in (folder if isinstance(folder, list | tuple) else [folder]):
+        if not isinstance(one, str | Path):
+            raise TypeError(f"folder = {folder!r}: it must be the output folder of a run or a sweep, or a list of them")
         place = Path(one)
         if not place.is_dir():
             raise FileNotFoundError(f"{place} is not a folder: give the output folder of a run or a sweep")
         for path in sorted(place.rglob("[0-9][0-9]_*.json")):
             # Unfinished, failed and damaged runs stand under other names than finished ones.
             inside = path.relative_to(place).parts[:-1]
-            if not any(part.startswith(".") or part.endswith("-failed") for part in inside):
+            hidden = any(part.startswith(".") or part.endswith("-failed") for part in inside)
+            if not hidden and path.resolve() not in seen:  # folders may be given twice, or one within another
+                seen.add(path.resolve())
                 records += _both(path)
     columns = _Columns(records)
     rows = [columns.row(*each) for each in records]
@@ -83,7 +88,7 @@ def _both(path: Path) -> list[tuple[Path, dict, dict]]:
 
 
 def _column(values: list):
-    import pandas
+    pandas = smpcore.need("pandas")
     whole = all(isinstance(value, int) and not isinstance(value, bool) for value in values if value is not None)
     if whole and None in values and any(value is not None for value in values):
         try:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from smpcore.arguments import TENSOR, Kind, checked, whole
+
 __all__ = ["LineKinks", "points", "slopes", "transform_line"]
 
 # Two switch points of a line closer than this, as a fraction of it, are one: float64 cannot part them.
@@ -31,6 +33,7 @@ class LineKinks:
         return float(self.jumps.abs().sum())
 
 
+@checked(parts=whole())
 def transform_line(model: nn.Sequential, start: Tensor, end: Tensor, *, parts: int = 1) -> LineKinks:
     """Every kink of a ReLU and max-pool network on a line, by carrying the switch points layer by layer.
 
@@ -53,7 +56,13 @@ def transform_line(model: nn.Sequential, start: Tensor, end: Tensor, *, parts: i
     -------
     LineKinks
         Kinks whose jump stands out of rounding (1e-9 of the largest).
+
+    Raises
+    ------
+    TypeError, ValueError
+        For another model, ends that are not two floating tensors of one shape, fewer than one part.
     """
+    check_line(model, start, end)
     edges = torch.linspace(0, 1, parts + 1, dtype=start.dtype, device=start.device)
     with torch.no_grad():
         found = [_switch_points(model, start, end, edge) for edge in itertools.pairwise(edges)]
@@ -62,6 +71,20 @@ def transform_line(model: nn.Sequential, start: Tensor, end: Tensor, *, parts: i
         jumps = torch.cat([slopes(model, start, end, part) for part in middles.split(64)]).diff()
     seen = jumps.abs() > 1e-9 * jumps.abs().max() if len(jumps) else jumps > 0
     return LineKinks(times[1:-1][seen], jumps[seen], len(times))
+
+
+@checked(model=Kind(nn.Sequential, ": it must be an nn.Sequential of single layers"), start=TENSOR, end=TENSOR)
+def check_line(model: nn.Sequential, start: Tensor, end: Tensor) -> None:
+    """Refuse a model or the ends of a line that this file's rules do not hold for."""
+    for place, layer in enumerate(model):
+        plain_pool = [getattr(layer, name, None) for name in ("padding", "dilation", "ceil_mode")] == [0, 1, False]
+        if (type(layer) not in (nn.Conv2d, nn.Linear, nn.ReLU, nn.MaxPool2d, nn.Flatten)
+                or getattr(layer, "padding_mode", "zeros") != "zeros"
+                or (isinstance(layer, nn.MaxPool2d) and not plain_pool)):
+            raise ValueError(f"model: layer {place}, {layer}, is none of those that this reference knows: Conv2d "
+                             "(zeros), Linear, ReLU, MaxPool2d (without padding, dilation or ceil_mode), Flatten")
+    if start.shape != end.shape:
+        raise ValueError(f"start of shape {tuple(start.shape)}, end of shape {tuple(end.shape)}: they must be alike")
 
 
 def _switch_points(model: nn.Sequential, start: Tensor, end: Tensor, edges: tuple[Tensor, Tensor]) -> Tensor:

@@ -5,21 +5,5 @@ from smpcore.forensics.features import FEATURES, SAMPLES_NEEDED
 from smpcore.forensics.report import Report, bank, features, probability_kinked, report, verdict
 from smpcore.forensics.training import recipes
 
-__all__ = [
-    "CONDITIONS",
-    "FEATURES",
-    "SAMPLES_NEEDED",
-    "Report",
-    "auc",
-    "averaged",
-    "bank",
-    "cross_validate",
-    "degrade",
-    "features",
-    "make_bank",
-    "probability_kinked",
-    "recipes",
-    "report",
-    "table",
-    "verdict",
-]
+__all__ = ["CONDITIONS", "FEATURES", "SAMPLES_NEEDED", "Report", "auc", "averaged", "bank", "cross_validate",
+           "degrade", "features", "make_bank", "probability_kinked", "recipes", "report", "table", "verdict"]

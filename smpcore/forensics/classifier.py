@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
+import smpcore
+from smpcore.arguments import Kind, checked, one_of, several, whole
 from smpcore.forensics.features import FEATURES, curve_features
 from smpcore.forensics.training import PATHS, watch
 
@@ -47,8 +49,23 @@ class Judged(NamedTuple):
         return Judged(*(column[chosen] for column in self))
 
 
+_BANK = Kind(list, ": it must be a list of networks, as bank() or make_bank() gives it",
+             lambda bank: all("features" in entry for entry in bank), ": one of its entries is no network of a bank")
+_JUDGED = Kind(Judged, ": it must be a Judged, as cross_validate() gives it", broken=": it must hold a probability for "
+               "every curve, and curves of both kinds of network")
+
+
+@checked(condition=one_of(CONDITIONS), seed=whole(0), curve=Kind(
+    object, "", lambda curve: curve.ndim == 1 and np.isfinite(curve).all() and np.ptp(curve) > 0,
+    ": it must be an array (N,) of finite numbers, not all the same"))
 def degrade(curve: np.ndarray, condition: str, seed: int) -> np.ndarray:
-    """A curve (N,) as a condition of `CONDITIONS` leaves it."""
+    """A curve (N,) as a condition of `CONDITIONS` leaves it; the seed draws its noise.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a condition that is none of them, a seed under 0, a curve of another shape, or constant.
+    """
     noise, bits, every = CONDITIONS[condition]
     curve = curve[::every]
     if noise:
@@ -93,16 +110,16 @@ def bank_entry(recipe, curves: np.ndarray, test_error: float) -> dict:
 
 def make_bank(recipes, device="cpu") -> list[dict]:
     """Train every recipe and keep what its curves look like."""
-    from tqdm import tqdm
-
     from smpcore.experiments.regressors import train
     found = []
-    for recipe in tqdm(recipes, desc="training"):
+    for recipe in smpcore.need("tqdm").tqdm(recipes, desc="training"):
         trained = train(recipe, device=device)
         found.append(bank_entry(recipe, watch(trained, _SAMPLES).numpy(), trained.test_error))
     return found
 
 
+@checked(head=one_of(HEADS), conditions=several(one_of(CONDITIONS), f": choose among {', '.join(CONDITIONS)}"),
+         bank=_BANK)
 def table(bank: list[dict], head: str, conditions=tuple(CONDITIONS)) -> tuple[np.ndarray, Judged]:
     """Features (C, F), and whose they are, one row for each curve; the probabilities are still NaN.
 
@@ -116,6 +133,8 @@ def table(bank: list[dict], head: str, conditions=tuple(CONDITIONS)) -> tuple[np
         for condition in conditions:
             rows += entry["features"][condition]
             columns += [(np.nan, int(entry[head]), place, path, condition) for path in range(PATHS)]
+    if not rows:
+        raise ValueError(f"bank: it has no network that the question of {head} is asked of")
     return np.array(rows), Judged(*(np.array(column) for column in zip(*columns, strict=True)))
 
 
@@ -128,6 +147,7 @@ def fit(bank: list[dict]) -> dict:
     return {"features": list(FEATURES), "heads": heads}
 
 
+@checked(folds=whole(2))
 def cross_validate(bank: list[dict], head: str, *, known_path: bool = False, folds: int = 5) -> Judged:
     """Probabilities for networks that were held out: every curve of a network is on one side of the cut.
 
@@ -148,9 +168,8 @@ def cross_validate(bank: list[dict], head: str, *, known_path: bool = False, fol
     Judged
         All curves under all conditions; the training part has all conditions, as the shipped classifier has.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
     rows, curves = table(bank, head)
-    split = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
+    split = smpcore.need("sklearn.model_selection").StratifiedGroupKFold(folds, shuffle=True, random_state=0)
     for train, test in split.split(rows, curves.truth, curves.network):
         for path in [None] if known_path else range(PATHS):
             held = test if known_path else test[curves.path[test] == path]
@@ -159,6 +178,7 @@ def cross_validate(bank: list[dict], head: str, *, known_path: bool = False, fol
     return curves
 
 
+@checked(judged=_JUDGED)
 def averaged(judged: Judged) -> Judged:
     """One entry for each network and condition, its log odds the mean over the network's curves; ``path`` is -1."""
     odds = np.log(judged.probability / (1 - judged.probability))
@@ -169,6 +189,8 @@ def averaged(judged: Judged) -> Judged:
     return Judged(*(np.array(column) for column in zip(*found, strict=True)))
 
 
+@checked(draws=whole(2), judged=_JUDGED._replace(
+    holds=lambda judged: np.isfinite(judged.probability).all() and set(judged.truth) == {0, 1}))
 def auc(judged: Judged, draws: int = 200) -> tuple[float, float]:
     """Area under the ROC curve and its standard error, by drawing networks, not curves, again with replacement."""
     draw, networks = np.random.default_rng(0), np.unique(judged.network)
@@ -189,11 +211,12 @@ def _area(judged: Judged) -> float:
 
 
 def _fit_one(rows: np.ndarray, labels: np.ndarray) -> dict:
-    from sklearn.linear_model import LogisticRegression
+    linear_model = smpcore.need("sklearn.linear_model")
     low, high = rows.min(0), rows.max(0)
     mean, scale = rows.mean(0), rows.std(0) + 1e-9
     # A smooth boundary: networks of the bank are far fewer than rows, and a sharper one reads their paths.
-    model = LogisticRegression(C=_PENALTY, class_weight="balanced", max_iter=200, solver="newton-cholesky")
+    model = linear_model.LogisticRegression(C=_PENALTY, class_weight="balanced", max_iter=200,
+                                            solver="newton-cholesky")
     model.fit(expand((rows - mean) / scale), labels)
     return {"low": low.tolist(), "high": high.tolist(), "mean": mean.tolist(), "scale": scale.tolist(),
             "coefficients": model.coef_[0].tolist(), "intercept": float(model.intercept_[0])}

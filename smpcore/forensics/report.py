@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from smpcore.arguments import Kind, checked
 from smpcore.forensics.abstention import doubt_of_kinked, doubt_of_smooth, jumps, straight, too_rough, unlike
 from smpcore.forensics.classifier import fit, logit, probability
 from smpcore.forensics.features import FEATURES, SAMPLES_NEEDED, curve_features
@@ -30,6 +31,18 @@ __all__ = ["Report", "bank", "features", "probability_kinked", "report", "verdic
 # Of the file that is shipped; to be raised when what a feature means changes.
 _VERSION = 2
 DATA = Path(__file__).parent / "forensics.json"
+_PROBABILITY = Kind((int, float), ": it must be a probability", lambda value: 0 <= value <= 1,
+                    ": it must be a probability, from 0 to 1")
+
+
+def _features(dimensions: int) -> Kind:
+    """The kind of an array of features: (F,) for one curve, (C, F) for several."""
+    def holds(rows):
+        rows = np.asarray(rows, dtype=np.float64)
+        return rows.ndim == dimensions and rows.shape[-1] == len(FEATURES) and rows.size and np.isfinite(rows).all()
+
+    return Kind(object, "", holds, f": it must be an array of {dimensions} dimension(s), {len(FEATURES)} finite "
+                "features a curve")
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,8 @@ def features(signal: torch.Tensor | np.ndarray) -> dict[str, float]:
     return dict(zip(FEATURES, curve_features(values)[0].tolist(), strict=True))
 
 
+@checked(confidence=Kind((int, float), ": it must be a number between 0.5 and 1", lambda value: 0.5 < value < 1,
+                         ": it must lie between 0.5 and 1"))
 def report(signal: torch.Tensor | np.ndarray, spacing: float = 1.0, *, confidence: float = 0.9) -> Report:
     """Say which family of network drew a curve, or several of its curves, or that it cannot be told.
 
@@ -118,10 +133,6 @@ def report(signal: torch.Tensor | np.ndarray, spacing: float = 1.0, *, confidenc
     Trained on small regressors of one kind. A smooth activation that is sharp enough (softplus with β of 20
     and more) passes for kinked wherever the samples cannot resolve its bends.
     """
-    if isinstance(confidence, bool) or not isinstance(confidence, int | float):
-        raise TypeError(f"confidence = {confidence!r}: it must be a number between 0.5 and 1")
-    if not 0.5 < confidence < 1:
-        raise ValueError(f"confidence = {confidence!r}: it must lie between 0.5 and 1")
     values, total = _checked(signal, spacing)
     rows, eps = curve_features(values), _rounding(signal)
     reasons = [jumps(value) or too_rough(row) or straight(value, eps) or unlike(row, _head("kinked"))
@@ -136,6 +147,7 @@ def report(signal: torch.Tensor | np.ndarray, spacing: float = 1.0, *, confidenc
     return Report(said, kinked, pools, total, reason, **counts)
 
 
+@checked(kinked=_PROBABILITY, confidence=_PROBABILITY, rows=_features(2))
 def verdict(kinked: float, rows: np.ndarray, confidence: float = 0.9) -> tuple[str, str]:
     """What a probability comes to with the doubts that the features raise: the verdict, and on what it rests.
 
@@ -147,6 +159,11 @@ def verdict(kinked: float, rows: np.ndarray, confidence: float = 0.9) -> tuple[s
         ``(C, F)``: features of its curves, ordered as `FEATURES`.
     confidence
         As in `report`.
+
+    Raises
+    ------
+    ValueError
+        For what is not a probability, and for features of another shape.
     """
     if all(too_rough(row) for row in rows):
         return "cannot tell", too_rough(rows[0])
@@ -159,8 +176,15 @@ def verdict(kinked: float, rows: np.ndarray, confidence: float = 0.9) -> tuple[s
     return ("cannot tell", doubt) if doubt else told
 
 
+@checked(row=_features(1))
 def probability_kinked(row) -> float:
-    """What the shipped classifier makes of one row of features ``(F,)``, ordered as `FEATURES`."""
+    """What the shipped classifier makes of one row of features ``(F,)``, ordered as `FEATURES`.
+
+    Raises
+    ------
+    ValueError
+        For a row of another length, or with NaN in it.
+    """
     return float(probability(_head("kinked"), np.asarray(row)))
 
 

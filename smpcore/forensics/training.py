@@ -5,6 +5,7 @@ import copy
 import torch
 
 from smpcore import paths
+from smpcore.arguments import checked, whole
 from smpcore.experiments.regressors import Recipe, Trained
 
 __all__ = ["PATHS", "recipes", "watch"]
@@ -13,6 +14,7 @@ __all__ = ["PATHS", "recipes", "watch"]
 PATHS = 4
 
 
+@checked(seeds=whole(0))
 def recipes(seeds: int = 3) -> list[Recipe]:
     """Every activation with every halving, on both tasks, of three widths, and the sharp cases: 40 a seed."""
     found = []

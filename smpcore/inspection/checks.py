@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["checked_copy", "checked_times", "choose_outputs", "explained", "home_of", "runs"]
+__all__ = ["check_evaluated", "checked_copy", "checked_times", "choose_outputs", "explained", "home_of", "runs"]
 
 _MOST_OUTPUTS = 64
 
@@ -27,10 +27,7 @@ def checked_copy(model, dtype: torch.dtype):
         if isinstance(module, torch.jit.ScriptModule):
             raise ValueError(f"module {path or 'model'} is TorchScript, inside which units cannot be seen: give the "
                              "model it was made from")
-        if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd
-                                          | nn.RReLU):
-            raise ValueError(f"module {path or 'model'} ({type(module).__name__}) is in training mode, so the output "
-                             "is not a function of t: call model.eval() first")
+    check_evaluated(model)
     _refuse_by_tensors(model)
     try:
         model = _copied(model)
@@ -43,6 +40,15 @@ def checked_copy(model, dtype: torch.dtype):
     model._apply(lambda part: part.to(wider if part.is_complex() else dtype)
                  if part.is_complex() or part.is_floating_point() else part)
     return model.requires_grad_(False)
+
+
+def check_evaluated(model: nn.Module) -> None:
+    """Refuse modules in training mode whose output is then not a function of their input."""
+    kinds = nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd | nn.RReLU
+    for path, module in model.named_modules():
+        if module.training and isinstance(module, kinds):
+            raise ValueError(f"module {path or 'model'} ({type(module).__name__}) is in training mode, so the output "
+                             "is not a function of t: call model.eval() first")
 
 
 def _refuse_by_tensors(model: nn.Module) -> None:

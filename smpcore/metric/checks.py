@@ -1,4 +1,4 @@
-"""What comes into the metric: a tensor or an array made a tensor, and everything that it refuses."""
+"""Checks of the metric's arguments: signals as tensors, and a sentence for each argument that cannot be read."""
 
 import math
 from collections.abc import Callable
@@ -9,11 +9,15 @@ from torch import Tensor
 
 from smpcore import device as devices
 
-__all__ = ["as_tensor", "check", "needed"]
+__all__ = ["as_tensor", "check", "check_samples", "check_spacing", "is_number", "largest", "needed",
+           "scaled"]
+
+# Powers of 2 up to this have squares, and sums of squares, within the range of float64.
+_LARGE = 400
 
 
 def as_tensor(signal: Tensor | np.ndarray) -> tuple[Tensor, Callable[[Tensor], Tensor | np.ndarray]]:
-    """A tensor without its graph, and what turns a result into the kind that came in."""
+    """A tensor without its graph, and a function that turns a result into the kind that came in."""
     if isinstance(signal, Tensor):
         if signal.layout != torch.strided:
             raise TypeError("a signal is a dense tensor, not a sparse one: call its to_dense() first")
@@ -33,6 +37,8 @@ def as_tensor(signal: Tensor | np.ndarray) -> tuple[Tensor, Callable[[Tensor], T
         def give_back(result: Tensor) -> np.ndarray:
             with np.errstate(over="ignore"):
                 return _held(result.numpy().astype(kind, copy=False), kind)
+    if values.dtype == torch.bool:
+        raise TypeError("a signal is real numbers, not booleans")
     if values.is_complex():
         raise TypeError("a signal is real numbers, not complex ones: take its real part, imaginary part or "
                         "magnitude")
@@ -52,22 +58,37 @@ def _as_array(signal: object) -> np.ndarray:
             from error
     if array.ndim == 0 and array.dtype.kind in "fiub":
         raise ValueError("a signal has samples in its last dimension: this is a single number")
-    if array.dtype.kind not in "fiubc":
+    if array.dtype.kind not in "fiuc":
         raise TypeError(f"a signal is real numbers, a tensor or an array, not {_named(signal, array)}")
     return array
 
 
 def _held(given: Tensor | np.ndarray, kind: object) -> Tensor | np.ndarray:
-    """A result in the kind that came in, refused where that does not hold it."""
+    """The result, refused where its type cannot hold it."""
     if not torch.isfinite(torch.as_tensor(given)).all():
         raise ValueError(f"the sum is larger than {kind} holds: pass the signal as float64, or divide it first")
     return given
 
 
 def _named(signal: object, array: np.ndarray) -> str:
-    if array.dtype.kind in "US":
-        return "strings"
+    if array.dtype.kind in "USb":
+        return "booleans" if array.dtype.kind == "b" else "strings"
     return "an array of objects" if isinstance(signal, np.ndarray) else type(signal).__name__
+
+
+def scaled(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows in float64, those of which a square would leave its range divided by a power of 2, and the powers."""
+    rows = rows.to(torch.float64).contiguous()
+    unit = torch.frexp(largest(rows)).exponent
+    unit = torch.where(unit.abs() > _LARGE, unit, 0)
+    if unit.any():  # In two steps, for the power itself may lie out of range.
+        rows = torch.ldexp(torch.ldexp(rows, -unit[:, None] // 2), -unit[:, None] - -unit[:, None] // 2)
+    return rows, unit
+
+
+def largest(rows: Tensor) -> Tensor:
+    """The largest magnitude of each row."""
+    return torch.maximum(rows.amax(1), -rows.amin(1))  # several times as fast as aminmax along a dimension
 
 
 def needed(lag: int, window: int) -> int:
@@ -75,24 +96,20 @@ def needed(lag: int, window: int) -> int:
     return lag * (window + 7) + lag - 1
 
 
-def check(values: Tensor, spacing: float, lag: int | str, window: int, threshold: float) -> None:
-    """Refuse what cannot be read, each in a sentence; the parameters are those of `smpcore.smp`."""
-    if not _is_number(spacing) or not (math.isfinite(spacing) and spacing > 0):
-        raise ValueError(f"spacing = {spacing!r}: the distance between samples has to be a positive number")
-    if not (isinstance(lag, str) and lag == "auto") and (not _is_integer(lag) or lag < 1):
-        raise ValueError(f"lag = {lag!r}: 'auto' or a whole number of samples, at least 1, is needed")
-    if not _is_integer(window) or window < 7 or window % 2 == 0:
-        raise ValueError(f"window = {window!r}: an odd number of samples, at least 7, is needed")
-    if not _is_number(threshold) or not (math.isfinite(threshold) and threshold >= 0):
-        raise ValueError(f"threshold = {threshold!r}: a number of deviations, not negative, is needed")
+def check_spacing(spacing: float, name: str = "spacing") -> None:
+    """Refuse a distance in time that is not a positive number."""
+    if not is_number(spacing) or not (math.isfinite(spacing) and spacing > 0):
+        raise ValueError(f"{name} = {spacing!r}: the distance between samples has to be a positive number")
+
+
+def check_samples(values: Tensor, least: int, purpose: str) -> None:
+    """Refuse a signal with fewer samples than ``purpose`` needs, and NaN or infinity (the first index is named)."""
     if values.dim() == 0:
         raise ValueError("a signal has samples in its last dimension: this is a single number")
-    least = needed(1 if lag == "auto" else lag, window)
     if values.shape[-1] < least:
-        raise ValueError(
-            f"a signal of {values.shape[-1]} samples is too short for lag {lag} and window {window}: at "
-            f"least {least} are needed")
-    # A NaN or an infinity is still there in the sum, which is much quicker to look at.
+        raise ValueError(f"a signal of {values.shape[-1]} samples is too short for {purpose}: at least {least} are "
+                         "needed")
+    # A NaN or an infinity makes the sum one too, and the sum is much quicker to look at.
     if not torch.isfinite(values.sum()) and (bad := ~torch.isfinite(values)).any():
         index = tuple(int(i) for i in bad.nonzero()[0])
         raise ValueError(
@@ -100,11 +117,24 @@ def check(values: Tensor, spacing: float, lag: int | str, window: int, threshold
             "such samples out or fill them in first")
 
 
+def check(values: Tensor, spacing: float, lag: int | str, window: int, threshold: float) -> None:
+    """Refuse what `smpcore.smp` cannot read; the parameters are its own."""
+    check_spacing(spacing)
+    if not (isinstance(lag, str) and lag == "auto") and (not _is_integer(lag) or lag < 1):
+        raise ValueError(f"lag = {lag!r}: 'auto' or a whole number of samples, at least 1, is needed")
+    if not _is_integer(window) or window < 7 or window % 2 == 0:
+        raise ValueError(f"window = {window!r}: an odd number of samples, at least 7, is needed")
+    if not is_number(threshold) or not (math.isfinite(threshold) and threshold >= 0):
+        raise ValueError(f"threshold = {threshold!r}: a number of deviations, not negative, is needed")
+    check_samples(values, needed(1 if lag == "auto" else lag, window), f"lag {lag} and window {window}")
+
+
 def _is_integer(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether it is one real number, in Python, numpy or torch, and no boolean."""
     if isinstance(value, Tensor | np.ndarray):
         return value.ndim == 0 and not (value.is_complex() if isinstance(value, Tensor) else value.dtype.kind == "c")
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smpcore.metric.checks import as_tensor, check, needed
+from smpcore.metric.checks import as_tensor, check, largest, needed, scaled
 from smpcore.metric.kink_residual import kink_parts, lower_median
+from smpcore.metric.value_jumps import shares_of_jumps, warn_of_jumps
 
 __all__ = ["Kinks", "find_kinks", "smp"]
 
@@ -23,8 +24,6 @@ _AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 24}
 _WINDOWS = 4
 # Noise this small beside the largest second difference hides nothing that matters.
 _HARMLESS = 1e-3
-# Powers of 2 up to this have squares, and sums of squares, within the range of float64.
-_LARGE = 400
 
 
 class Kinks(NamedTuple):
@@ -89,8 +88,9 @@ def smp(
     values, give_back = as_tensor(signal)
     check(values, spacing, lag, window, threshold)
     rows = values.reshape(-1, values.shape[-1])
-    totals = [_totals(part, lag, window, threshold)[0] for part in _portions(rows)]
-    total = torch.cat(totals) if totals else rows.new_zeros(0, dtype=torch.float64)
+    read = [_totals(part, lag, window, threshold) for part in _portions(rows)]
+    total, _, share = map(torch.cat, zip(*read, strict=True)) if read else 3 * (rows.new_zeros(0, dtype=torch.float64),)
+    warn_of_jumps(share)
     return give_back((total / float(spacing)).reshape(values.shape[:-1]))
 
 
@@ -124,25 +124,27 @@ def find_kinks(
     if values.dim() != 1:
         raise ValueError(f"find_kinks reads one signal (N,), not {tuple(values.shape)}: call it for each")
     check(values, spacing, lag, window, threshold)
-    total, chosen = _totals(values[None], lag, window, threshold)
+    total, chosen, share = _totals(values[None], lag, window, threshold)
+    warn_of_jumps(share)
     give_back(total / float(spacing))  # refuses a sum that the type does not hold
     step = int(chosen[0])
-    row, unit = _scaled(values[None])
+    row, unit = scaled(values[None])
     place, jump, sign = _at_full_rate(row, _eps(values), step, window, threshold)
     jump = torch.ldexp(jump, unit)
     times, jumps = _gathered(place, jump, sign, step)
     return Kinks(give_back(times * float(spacing)), give_back(jumps / float(spacing)))
 
 
-def _totals(rows: Tensor, lag: int | str, window: int, threshold: float) -> tuple[Tensor, Tensor]:
-    """SMP times spacing of each row, and the lag it was read at."""
+def _totals(rows: Tensor, lag: int | str, window: int, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """SMP times spacing of each row, the lag it was read at, and the share of jumps in its total variation."""
     eps = _eps(rows)
-    rows, unit = _scaled(rows)
-    best, noise, largest = _reading(rows, eps, 1 if lag == "auto" else lag, window, threshold)
+    rows, unit = scaled(rows)
+    share = shares_of_jumps(rows, eps)
+    best, noise, most = _reading(rows, eps, 1 if lag == "auto" else lag, window, threshold)
     chosen = torch.full_like(best, 1 if lag == "auto" else lag, dtype=torch.int64)
     if lag != "auto":
-        return torch.ldexp(best, unit), chosen
-    open_rows = (noise > _HARMLESS * largest).nonzero()[:, 0]
+        return torch.ldexp(best, unit), chosen, share
+    open_rows = (noise > _HARMLESS * most).nonzero()[:, 0]
     open_rows = open_rows[_noisy(rows[open_rows])]
     step = 2
     while len(open_rows) and rows.shape[1] >= needed(step, window * _WINDOWS):
@@ -153,7 +155,7 @@ def _totals(rows: Tensor, lag: int | str, window: int, threshold: float) -> tupl
         # Two octaves past its best lag a signal's kinks only merge further.
         open_rows = open_rows[step <= 2 * chosen[open_rows].clamp_min(8)]
         step *= 2
-    return torch.ldexp(best, unit), chosen
+    return torch.ldexp(best, unit), chosen, share
 
 
 def _eps(values: Tensor) -> float:
@@ -161,26 +163,16 @@ def _eps(values: Tensor) -> float:
     return torch.finfo(values.dtype).eps
 
 
-def _scaled(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows in float64, those of which a square would leave its range divided by a power of 2, and the powers."""
-    rows = rows.to(torch.float64).contiguous()
-    unit = torch.frexp(_largest(rows)).exponent
-    unit = torch.where(unit.abs() > _LARGE, unit, 0)
-    # In two steps, for the power itself may lie out of range.
-    return (rows if not unit.any() else torch.ldexp(torch.ldexp(rows, -unit[:, None] // 2),
-                                                    -unit[:, None] - -unit[:, None] // 2)), unit
-
-
 def _reading(rows: Tensor, eps: float, lag: int, window: int, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
     """SMP times spacing, noise and largest second difference of each row at one lag, over its phases."""
-    total, noise, largest = (torch.zeros(len(rows), dtype=rows.dtype, device=rows.device) for _ in range(3))
+    total, noise, most = (torch.zeros(len(rows), dtype=rows.dtype, device=rows.device) for _ in range(3))
     for phases, second, rounding in _phases(rows, eps, lag):
         parts, deviation = kink_parts(second, window, threshold, rounding)
         total += parts.totals(*second.shape).view(-1, len(phases)).sum(1)
         noise += deviation.view(-1, len(phases)).sum(1)
-        largest = torch.maximum(largest, _largest(second).view(-1, len(phases)).amax(1))
+        most = torch.maximum(most, largest(second).view(-1, len(phases)).amax(1))
     # Parts that noise has turned against their neighbours can outweigh them where there is hardly a kink.
-    return total.clamp_min(0) / lag**2, noise / lag, largest
+    return total.clamp_min(0) / lag**2, noise / lag, most
 
 
 def _phases(rows: Tensor, eps: float, lag: int) -> Iterator[tuple[range, Tensor, Tensor]]:
@@ -189,14 +181,14 @@ def _phases(rows: Tensor, eps: float, lag: int) -> Iterator[tuple[range, Tensor,
     Every lag-th sample is a signal of its own, so there are ``lag`` of them, in two groups of equal length:
     yields the phases of a group, ``(B · phases, n)`` and ``(B · phases,)``.
     """
-    rounding = 2 * eps * _largest(rows)
+    rounding = 2 * eps * largest(rows)
     if lag == 1:
         yield range(1), rows.diff().diff(), rounding
         return
     # Differences from the row's level, so that an offset does not cost the running sum its digits.
     level = (rows[:, :1] + rows[:, -1:]) / 2
     sums = torch.nn.functional.pad((rows - level).cumsum(1), (1, 0))
-    rounding = rounding + torch.finfo(rows.dtype).eps * _largest(sums) / lag
+    rounding = rounding + torch.finfo(rows.dtype).eps * largest(sums) / lag
     averages = (sums[:, lag:] - sums[:, :-lag]) / lag
     length, longer = divmod(averages.shape[1], lag)
     spread = torch.nn.functional.pad(averages, (0, -averages.shape[1] % lag))
@@ -243,11 +235,6 @@ def _gathered(place: Tensor, jump: Tensor, sign: Tensor, lag: int) -> tuple[Tens
     centre = torch.zeros_like(total).index_add_(0, group, weight * place) / mass
     keep = total != 0
     return centre[keep], total[keep]
-
-
-def _largest(rows: Tensor) -> Tensor:
-    """The largest magnitude of each row."""
-    return torch.maximum(rows.amax(1), -rows.amin(1))  # several times as fast as aminmax along a dimension
 
 
 def _noisy(rows: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ it is interpolated through the nearest samples that no kink touches, one fit for
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -97,15 +97,19 @@ def kink_parts(second: Tensor, window: int, threshold: float, rounding: Tensor) 
 
 def _first_look(second: Tensor, threshold: float, rounding: Tensor) -> tuple[Tensor, Tensor]:
     """Noise ``(B,)`` of each row, and the flat indices of the samples that interpolation misses."""
-    noise, hits = [], []
-    rows = max(1, _BLOCK // second.shape[1]) if second.device.type == "cpu" else len(second)
-    for start in range(0, len(second), rows):
-        block = second[start:start + rows]
+    noise, hits, start = [], [], 0
+    for block in blocks(second):
         error = _interpolation_error(block)
-        noise.append(torch.maximum(_deviation(error), rounding[start:start + rows]))
+        noise.append(torch.maximum(robust_deviation(error), rounding[start:start + len(block)]))
         hit = _hits_of_error(block, error, threshold * noise[-1], _SIDELOBE)
         hits.append(_grown(hit, block) + start * second.shape[1])
+        start += len(block)
     return torch.cat(noise), torch.cat(hits)
+
+
+def blocks(rows: Tensor) -> Sequence[Tensor]:
+    """Rows ``(B, n)`` in parts: on a CPU as many at a time as stay in its cache."""
+    return rows.split(max(1, _BLOCK // rows.shape[1]) if rows.device.type == "cpu" else max(1, len(rows)))
 
 
 def _look_again(
@@ -115,7 +119,7 @@ def _look_again(
         clean = second.clone()
         clean.view(-1)[suspects.where] -= suspects.left
         error = _interpolation_error(clean)
-        noise = torch.maximum(_deviation(error), rounding)
+        noise = torch.maximum(robust_deviation(error), rounding)
         missed = _hits_of_error(clean, error, threshold * noise, _SIDELOBE_CROWDED)
         missed = _grown(torch.cat([missed, suspects.where[suspects.stands_out]]), clean)
         hits = _mask(torch.cat([missed, _hits_of_curvature(clean, rounding, threshold)]), clean)
@@ -156,7 +160,7 @@ def _hits_of_error(second: Tensor, error: Tensor, limit: Tensor, sidelobe: float
 def _hits_of_curvature(second: Tensor, rounding: Tensor, threshold: float) -> Tensor:
     """Flat indices of samples whose own second difference stands out: coarser, and blind to nothing nearby."""
     bend = second.diff().diff().abs_()
-    limit = threshold * torch.maximum(_deviation(bend), rounding)
+    limit = threshold * torch.maximum(robust_deviation(bend), rounding)
     hit = true_places(bend > limit[:, None])
     # A row of bends is two shorter, and begins one later.
     hit = hit + 2 * (hit // bend.shape[1]) + 1
@@ -226,7 +230,7 @@ def _grown(where: Tensor, like: Tensor) -> Tensor:
     return true_places(_mask(_around(where, (-1, 0, 1), like.shape[1]).view(-1), like))
 
 
-def _deviation(magnitudes: Tensor) -> Tensor:
+def robust_deviation(magnitudes: Tensor) -> Tensor:
     """Robust standard deviation of each row of magnitudes: 1.4826 times their (lower) median."""
     return _MAD * lower_median(magnitudes)
 

@@ -13,21 +13,6 @@ from smpcore.models.networks import (
     reference_line,
 )
 
-__all__ = [
-    "ACTIVATIONS",
-    "FACE_INPUT",
-    "LANDMARKS",
-    "POOLINGS",
-    "REFERENCE_SMP",
-    "Face",
-    "FaceNetwork",
-    "check_fit",
-    "cnn",
-    "face_network",
-    "he_initialise",
-    "load_model",
-    "load_path",
-    "mlp",
-    "reference_cnn",
-    "reference_line",
-]
+__all__ = ["ACTIVATIONS", "FACE_INPUT", "LANDMARKS", "POOLINGS", "REFERENCE_SMP", "Face", "FaceNetwork", "check_fit",
+           "cnn", "face_network", "he_initialise", "load_model", "load_path", "mlp", "reference_cnn",
+           "reference_line"]

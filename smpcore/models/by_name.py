@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from smpcore.arguments import FUNCTION, MODULE, TIMES, checked, optional, several, whole
 from smpcore.inspection.checks import _MOST_OUTPUTS, checked_copy, home_of
 from smpcore.paths.lines import line
 
@@ -78,6 +79,8 @@ def load_path(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
     return found
 
 
+@checked(model=MODULE, path=FUNCTION, times=TIMES, outputs=optional(several(
+    whole(0), ": it must be a list of whole numbers, the outputs from 0, [] for all", least=0)))
 def check_fit(model: torch.nn.Module, path: Callable, times: torch.Tensor, outputs: list[int] | None = None) -> None:
     """Try a model on the two ends of a path, and the outputs that are to be measured.
 
@@ -92,7 +95,8 @@ def check_fit(model: torch.nn.Module, path: Callable, times: torch.Tensor, outpu
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
+        For arguments of other types.
         Where the path fails or gives NaN; where the model is in training mode, does not take what the path gives
         (the shape and the error are named) or does not return a tensor; for outputs that it does not have, that are
         named twice, or that are too many.

@@ -8,12 +8,16 @@ Networks", IEEE Signal Processing Letters 23(10), 2016. The weights are those of
 import hashlib
 import importlib.metadata
 import io
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
+
+import smpcore
+from smpcore.arguments import Kind, checked
 
 __all__ = ["FACE_INPUT", "LANDMARKS", "Face", "FaceNetwork", "face_network"]
 
@@ -73,6 +77,7 @@ class FaceNetwork(nn.Module):
         return Face(self.landmark_head(x), probability, self.box_head(x))
 
 
+@checked(weights=Kind((str, os.PathLike, type(None)), ": it must be the path of the file onet.lz4, or None"))
 def face_network(weights: str | Path | None = None) -> FaceNetwork:
     """The trained face network, in evaluation mode, float32.
 
@@ -88,9 +93,9 @@ def face_network(weights: str | Path | None = None) -> FaceNetwork:
     ------
     ModuleNotFoundError
         Where the package is not installed.
-    ValueError
-        For a file that is not there, or whose SHA-256 is not the known one: it is a pickle, and reading one
-        runs whatever code it holds.
+    TypeError, ValueError
+        For weights that are not a path; for a file that is not there, or whose SHA-256 is not the known one: it is a
+        pickle, and reading one runs whatever code it holds.
     """
     path = _find() if weights is None else Path(weights)
     if not path.is_file():
@@ -100,8 +105,8 @@ def face_network(weights: str | Path | None = None) -> FaceNetwork:
     if found != _SHA256:
         raise ValueError(f"the file {str(path)!r} has SHA-256 {found[:12]}…, not {_SHA256[:12]}…: it is not "
                          f"the known set of weights and is not opened; run {_REMEDY}")
-    import joblib
-
+    joblib = smpcore.need("joblib")
+    smpcore.need("lz4")  # the compression of the file, which joblib imports by itself
     # From the bytes that were checked, not from the file again.
     arrays = [torch.from_numpy(np.array(array)) for array in joblib.load(io.BytesIO(content))]
     model = FaceNetwork()

@@ -4,10 +4,13 @@ import functools
 import math
 from collections.abc import Sequence
 from importlib import resources
+from numbers import Integral
 
 import numpy as np
 import torch
 from torch import nn
+
+from smpcore.arguments import DTYPE, MODULE, Kind, checked, one_of, optional, several, whole
 
 __all__ = ["ACTIVATIONS", "POOLINGS", "REFERENCE_SMP", "cnn", "he_initialise", "mlp", "reference_cnn",
            "reference_line"]
@@ -22,11 +25,18 @@ ACTIVATIONS = {
 #: The poolings that `cnn` knows by name.
 POOLINGS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 
+_NOT_SIZES = ": it must be at least 1, a whole number or several of them"
+_ACTIVATION = one_of(ACTIVATIONS, "a function that makes a module, or one of: ")._replace(
+    holds=lambda value: callable(value) or value in list(ACTIVATIONS))
+_INITIALISATION = Kind(object, "", lambda value: value in ["he", "torch"], ": it must be 'he' or 'torch'")
+
 #: SMP of `reference_cnn` along `reference_line`: the sum over all 2,470 kinks of an exact transformation of
 #: the line, with slopes taken inside every piece.
 REFERENCE_SMP = 8.402243097653
 
 
+@checked(inputs=several(whole(), _NOT_SIZES, or_one=True), outputs=whole(), width=whole(), depth=whole(),
+         activation=_ACTIVATION, initialise=_INITIALISATION, seed=whole(0), dtype=DTYPE)
 def mlp(inputs: int | tuple[int, ...], outputs: int = 1, *, width: int = 256, depth: int = 4,
         activation="relu", initialise: str = "he", seed: int = 0,
         dtype: torch.dtype = torch.float64) -> nn.Sequential:
@@ -56,11 +66,11 @@ def mlp(inputs: int | tuple[int, ...], outputs: int = 1, *, width: int = 256, de
 
     Raises
     ------
-    ValueError
-        For sizes under 1, an unknown activation or initialisation.
+    TypeError, ValueError
+        For sizes that are not whole numbers from 1 up, an unknown activation or initialisation, a seed under 0, a type
+        that is not a floating one.
     """
-    shape = (inputs,) if isinstance(inputs, int) else tuple(inputs)
-    _at_least_one(inputs=min(shape), outputs=outputs, width=width, depth=depth)
+    shape = (inputs,) if isinstance(inputs, Integral) else tuple(inputs)
     layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 else []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -71,6 +81,14 @@ def mlp(inputs: int | tuple[int, ...], outputs: int = 1, *, width: int = 256, de
         return _finished(nn.Sequential(*layers, nn.Linear(fan_in, outputs)), initialise, seed, dtype)
 
 
+@checked(shape=several(whole(), ": it must be (channels, height, width), whole numbers of at least 1", 3),
+         outputs=whole(), channels=several(whole(), _NOT_SIZES, or_one=True), depth=whole(),
+         kernel=whole()._replace(holds=lambda side: side > 0 and side % 2 == 1,
+                                 broken=": it must be odd, so that the picture keeps its size, and at least 1"),
+         activation=_ACTIVATION, pooling=one_of(POOLINGS, "None or one of: ")._replace(
+             holds=lambda value: value in [None, *POOLINGS]), pool=whole(), stride=optional(whole()),
+         padding_mode=one_of(["zeros", "circular", "reflect", "replicate"]),
+         hidden=several(whole(), _NOT_SIZES, least=0), initialise=_INITIALISATION, seed=whole(0), dtype=DTYPE)
 def cnn(shape: tuple[int, int, int], outputs: int = 1, *, channels: int | Sequence[int] = 32, depth: int = 3,
         kernel: int = 3, activation="relu", pooling: str | None = None, pool: int = 2,
         stride: int | None = None, padding_mode: str = "zeros", hidden: Sequence[int] = (),
@@ -105,17 +123,11 @@ def cnn(shape: tuple[int, int, int], outputs: int = 1, *, channels: int | Sequen
 
     Raises
     ------
-    ValueError
-        For sizes under 1, an even kernel, a picture too small for its poolings, an unknown activation,
-        pooling or initialisation.
+    TypeError, ValueError
+        As `mlp`; for a shape that is not (C, H, W), an even kernel, a picture too small for its poolings, an unknown
+        pooling or padding.
     """
-    widths = [channels] * depth if isinstance(channels, int) else list(channels)
-    _at_least_one(shape=min(shape), outputs=outputs, depth=len(widths), channels=min(widths, default=1),
-                  kernel=kernel, pool=pool, stride=stride or 1, hidden=min(hidden, default=1))
-    if kernel % 2 == 0:
-        raise ValueError(f"kernel = {kernel}: it must be odd, so that the picture keeps its size")
-    if pooling is not None and pooling not in POOLINGS:
-        raise ValueError(f"pooling = {pooling!r} is not known: use None or one of: {', '.join(POOLINGS)}")
+    widths = [channels] * depth if isinstance(channels, Integral) else list(channels)
     layers: list[nn.Module] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -137,6 +149,7 @@ def cnn(shape: tuple[int, int, int], outputs: int = 1, *, channels: int | Sequen
         return _finished(nn.Sequential(*layers, nn.Linear(fan_in, outputs)), initialise, seed, dtype)
 
 
+@checked(model=MODULE, seed=whole(0))
 def he_initialise(model: nn.Module, seed: int = 0) -> nn.Module:
     """Draw a network's weights anew, in place: variance 2/fan-in, in the first and the last layer 1/fan-in.
 
@@ -158,8 +171,8 @@ def he_initialise(model: nn.Module, seed: int = 0) -> nn.Module:
 
     Raises
     ------
-    ValueError
-        For a model without a linear or convolutional layer.
+    TypeError, ValueError
+        For what is not a module, and for one without a linear or convolutional layer.
     """
     kinds = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
     layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
@@ -213,22 +226,12 @@ def _reference() -> dict[str, np.ndarray]:
 
 
 def _finished(model: nn.Sequential, initialise: str, seed: int, dtype: torch.dtype) -> nn.Sequential:
-    if initialise not in ("he", "torch"):
-        raise ValueError(f"initialise = {initialise!r}: it must be 'he' or 'torch'")
     model = model.to(dtype)
     return (he_initialise(model, seed) if initialise == "he" else model).eval()
 
 
 def _activation(activation) -> nn.Module:
-    if callable(activation):
-        return activation()
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation = {activation!r} is not known: use a function that makes a module, or "
-                         f"one of: {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[activation]()
-
-
-def _at_least_one(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} = {size}: it must be at least 1")
+    layer = (activation if callable(activation) else ACTIVATIONS[activation])()
+    if not isinstance(layer, nn.Module):
+        raise TypeError(f"activation: the function makes a {type(layer).__name__}, not a torch.nn.Module")
+    return layer

@@ -1,11 +1,14 @@
-"""Paths: one-parameter families of inputs, along which a network is watched.
+"""Paths: inputs as functions of time, along which a network's output is measured.
 
 A path is any differentiable torch function of time, ``path(t: (P,)) -> (P, *input_shape)``. Slopes are taken
-through it by forward-mode AD, so whoever writes one writes no derivative:
+through it by forward-mode AD, so that a path of your own needs no derivative:
 
-    def path(t):                        # a user's own path: two inputs mixed back and forth
+    def path(t):                        # two inputs a and b, mixed back and forth
         s = torch.sin(t)[:, None] ** 2
         return (1 - s) * a + s * b
+
+A path that knows its slope may have a method ``slope(t: (P,)) -> (P, *input_shape)`` as well, which gives dx/dt
+without AD: `line`, `circle` and `circle_through` have it. It has to agree with the path's own derivative.
 
 The paths here are smooth (at least twice continuously differentiable), so that every kink behind them is the
 network's. Each computes in the type and on the device of ``t``; give float64, for in float32 the rounding of

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from smpcore.paths.checks import are_numbers, image_size, is_number
 from smpcore.paths.photographs import Source, load_picture
-from smpcore.paths.times import checked_times, placed
+from smpcore.paths.times import path_times, placed
 
 __all__ = ["PicturePath", "picture"]
 
@@ -50,7 +51,7 @@ class PicturePath:
 
     def __call__(self, t: torch.Tensor) -> torch.Tensor:
         """The crops, (P, C, height, width), normalised as `picture` was told."""
-        t = checked_times(t)
+        t = path_times(t)
         height, width = self.size
         right = ((torch.arange(width, dtype=t.dtype, device=t.device) + 0.5) / width)[None, None, :]
         down = ((torch.arange(height, dtype=t.dtype, device=t.device) + 0.5) / height)[None, :, None]
@@ -75,16 +76,20 @@ class PicturePath:
         Tensor
             (P, K, 2): x and y from the picture's left and top edge.
         """
+        path_times(t)
+        found = tuple(points.shape) if isinstance(points, torch.Tensor) else type(points).__name__
+        if len(found) not in (2, 3) or found[-1] != 2 or found[:-2] not in ((), (len(t),)):
+            raise ValueError(f"points has to be a tensor (K, 2), or ({len(t)}, K, 2) for these times, not {found}")
         points = points.expand(len(t), *points.shape[-2:])
         x, y = self._place(t, points[:, None, :, 0], points[:, None, :, 1])
         return torch.stack([x[:, 0], y[:, 0]], dim=-1)
 
     def _place(self, t: torch.Tensor, right: torch.Tensor, down: torch.Tensor):
         left, top, far, bottom = self.box
-        pan, zoom = self.pan(t)[:, :, None, None], self.zoom(t)[:, None, None]
+        pan, zoom = _moved("pan", self.pan, t, 2)[:, :, None, None], _moved("zoom", self.zoom, t)[:, None, None]
         x, y = (right - 0.5) * (far - left) / zoom, (down - 0.5) * (bottom - top) / zoom
         if self.turn is not None:
-            angle = self.turn(t)[:, None, None]
+            angle = _moved("turn", self.turn, t)[:, None, None]
             x, y = torch.cos(angle) * x - torch.sin(angle) * y, torch.sin(angle) * x + torch.cos(angle) * y
         return x + (left + far) / 2 + pan[:, 0], y + (top + bottom) / 2 + pan[:, 1]
 
@@ -143,10 +148,8 @@ def picture(
     """
     pixels = load_picture(source, channels)
     box = _checked_box(box, pixels.shape[-1], pixels.shape[-2])
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size = {size}: it must be one or two whole numbers of at least 1")
-    if not (0 < std < math.inf and math.isfinite(mean)):
+    size = image_size(size)
+    if not is_number(std, above=0) or not is_number(mean):
         raise ValueError(f"mean = {mean!r}, std = {std!r}: they must be finite, std positive")
     motion = _pan(pan), _zoom(zoom), _turn(turn)
     scale = ((box[3] - box[1]) / size[0], (box[2] - box[0]) / size[1])
@@ -162,9 +165,7 @@ def picture(
 def _checked_box(box: Sequence[float] | None, width: int, height: int) -> tuple[float, float, float, float]:
     if box is None:
         return 0.0, 0.0, float(width), float(height)
-    four = not isinstance(box, str) and isinstance(box, Sequence | np.ndarray) and len(box) == 4
-    if not four or not all(isinstance(edge, int | float | np.number) and not isinstance(edge, bool)
-                           and math.isfinite(edge) for edge in box):
+    if not are_numbers(box, 4):
         raise ValueError(f"box = {box!r}: it must be four numbers [left, top, right, bottom], in pixels")
     left, top, right, bottom = (float(edge) for edge in box)
     if left >= right or top >= bottom:
@@ -176,7 +177,7 @@ def _checked_box(box: Sequence[float] | None, width: int, height: int) -> tuple[
 
 def _prefiltered(pixels: np.ndarray, scale: Sequence[float], kind: str) -> np.ndarray:
     """Smoothed along each axis where one pixel of the crop spans ``scale`` > 1 pixels of the picture."""
-    if kind not in ("gaussian", "area", "none"):
+    if not isinstance(kind, str) or kind not in ("gaussian", "area", "none"):
         raise ValueError(f"prefilter = {kind!r}: it must be 'gaussian', 'area' or 'none'")
     for axis, width in enumerate(scale, start=1):
         if kind == "gaussian" and width > 1:
@@ -218,7 +219,7 @@ class _Swing:
 def _pan(pan):
     if callable(pan):
         return pan
-    if not isinstance(pan, Sequence) or len(pan) != 2 or not all(_finite(reach) for reach in pan):
+    if not are_numbers(pan, 2):
         raise ValueError(f"pan = {pan!r}: it must be two finite numbers, in pixels right and down")
     return _Loop(float(pan[0]), float(pan[1]))
 
@@ -226,7 +227,7 @@ def _pan(pan):
 def _zoom(zoom):
     if callable(zoom):
         return zoom
-    if not _finite(zoom) or zoom <= 0:
+    if not is_number(zoom, above=0):
         raise ValueError(f"zoom = {zoom!r}: a magnification is positive and finite")
     return _Power(float(zoom))
 
@@ -234,13 +235,18 @@ def _zoom(zoom):
 def _turn(turn):
     if callable(turn):
         return turn
-    if not _finite(turn):
+    if not is_number(turn):
         raise ValueError(f"turn = {turn!r}: it must be finite, in radians")
     return _Swing(float(turn)) if turn else None
 
 
-def _finite(value) -> bool:
-    return isinstance(value, int | float | np.number) and math.isfinite(value)
+def _moved(name: str, motion: Callable, t: torch.Tensor, *width: int) -> torch.Tensor:
+    """What a motion gives at the times, refused unless it is of shape (P, *width)."""
+    found = motion(t)
+    shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+    if shape != (len(t), *width):
+        raise ValueError(f"{name}(t) gives {shape} for {len(t)} times: it must give a tensor {(len(t), *width)}")
+    return found
 
 
 def _spline(coefficients: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

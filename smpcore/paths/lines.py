@@ -1,13 +1,18 @@
 """Straight and round paths in the space of inputs."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from smpcore.paths.times import checked_times, placed
+from smpcore.paths.checks import generator, is_number, is_whole
+from smpcore.paths.times import path_times, placed
 
 __all__ = ["CirclePath", "LinePath", "circle", "circle_through", "line"]
+
+# Values of an input: a circle through more would take over 4 GiB to draw.
+_MOST = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -20,12 +25,12 @@ class LinePath:
 
     def __call__(self, t: torch.Tensor) -> torch.Tensor:
         start, end = placed(self.start, t), placed(self.end, t)
-        return start + _column(checked_times(t) / self.length, start) * (end - start)
+        return start + _column(path_times(t) / self.length, start) * (end - start)
 
     def slope(self, t: torch.Tensor) -> torch.Tensor:
-        """dx/dt, ``(P, *input_shape)``: what forward-mode AD gives, sooner."""
+        """dx/dt, ``(P, *input_shape)``: the same as forward-mode AD gives, in less time."""
         start, end = placed(self.start, t), placed(self.end, t)
-        return _column(torch.ones_like(t) / self.length, start) * (end - start)
+        return _column(torch.ones_like(path_times(t)) / self.length, start) * (end - start)
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,12 @@ class CirclePath:
 
     def __call__(self, t: torch.Tensor) -> torch.Tensor:
         centre, cosine, sine = (placed(part, t) for part in (self.centre, self.cosine, self.sine))
-        t = checked_times(t)
+        t = path_times(t)
         return centre + _column(torch.cos(t), centre) * cosine + _column(torch.sin(t), centre) * sine
 
     def slope(self, t: torch.Tensor) -> torch.Tensor:
-        """dx/dt, ``(P, *input_shape)``: what forward-mode AD gives, sooner."""
-        cosine, sine = (placed(part, t) for part in (self.cosine, self.sine))
+        """dx/dt, ``(P, *input_shape)``: the same as forward-mode AD gives, in less time."""
+        cosine, sine = (placed(part, path_times(t)) for part in (self.cosine, self.sine))
         return _column(torch.cos(t), sine) * sine - _column(torch.sin(t), sine) * cosine
 
 
@@ -63,7 +68,7 @@ def line(start: torch.Tensor, end: torch.Tensor, length: float = 1.0) -> LinePat
         For two shapes that differ, values that are not finite, a length that is not positive.
     """
     start, end = _inputs({"start": start, "end": end})
-    if not 0 < length < math.inf:
+    if not is_number(length, above=0):
         raise ValueError(f"length = {length!r}: a line takes a positive, finite time")
     return LinePath(start, end, float(length))
 
@@ -86,16 +91,17 @@ def circle(shape: int | tuple[int, ...], *, radius: float | None = None, seed: i
     Raises
     ------
     ValueError
-        For fewer than two input values, or a radius that is not positive.
+        For a shape of fewer than two or more than 2²⁸ input values, or a radius that is not positive.
     """
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    count = math.prod(shape)
-    if count < 2:
-        raise ValueError(f"shape = {shape}: a circle needs at least two input values")
+    sizes = (shape,) if not isinstance(shape, Sequence) else tuple(shape)
+    if not all(is_whole(size, 1) for size in sizes) or not 2 <= math.prod(sizes) <= _MOST:
+        raise ValueError(f"shape = {shape!r}: a circle needs at least two input values and at most {_MOST:,}: give "
+                         "their number, or the shape of an input")
+    shape, count = sizes, math.prod(sizes)
     radius = math.sqrt(count) if radius is None else radius
-    if not 0 < radius < math.inf:
+    if not is_number(radius, above=0):
         raise ValueError(f"radius = {radius!r}: it must be positive and finite")
-    draw = torch.randn(count, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    draw = torch.randn(count, 2, generator=generator(seed), dtype=torch.float64)
     plane = torch.linalg.qr(draw).Q * radius
     return CirclePath(torch.zeros(shape, dtype=torch.float64), plane[:, 0].reshape(shape).contiguous(),
                       plane[:, 1].reshape(shape).contiguous())
@@ -136,7 +142,8 @@ def _column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def _inputs(named: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-    found = [torch.as_tensor(value).detach() for value in named.values()]
+    """The inputs in float64, checked to be real, finite and of one shape."""
+    found = [_input(name, value) for name, value in named.items()]
     shapes = {tuple(value.shape) for value in found}
     if len(shapes) > 1:
         listed = ", ".join(f"{name} {tuple(value.shape)}" for name, value in zip(named, found, strict=True))
@@ -145,3 +152,13 @@ def _inputs(named: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         if not torch.isfinite(value).all():
             raise ValueError(f"{name} holds NaN or infinity")
     return [value.to(torch.float64) for value in found]
+
+
+def _input(name: str, value: object) -> torch.Tensor:
+    try:
+        found = torch.as_tensor(value).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} has to be an input, a tensor of numbers, not {type(value).__name__}") from error
+    if found.is_complex():
+        raise TypeError(f"{name} holds complex numbers: an input is real")
+    return found

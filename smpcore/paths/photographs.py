@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import smpcore
+from smpcore.paths.checks import is_whole
+
 __all__ = ["Source", "load_picture"]
 
 Source = str | os.PathLike | np.ndarray | torch.Tensor
@@ -35,12 +38,14 @@ def load_picture(source: Source, channels: int | None = None) -> torch.Tensor:
         under 4 pixels on a side, a number of channels other than 1 and 3. Its sentence begins with the name
         that the notebooks' parameter has, ``picture``.
     """
-    if channels not in (None, 1, 3):
+    if channels is not None and not (is_whole(channels) and channels in (1, 3)):
         raise ValueError(f"channels = {channels!r}: it must be 1 (grey) or 3 (colour)")
     if isinstance(source, str | os.PathLike):
         array, name = _read(os.fspath(source)), repr(os.fspath(source))
     else:
-        array = source.detach().cpu().numpy() if isinstance(source, torch.Tensor) else np.asarray(source)
+        if isinstance(source, torch.Tensor):
+            source = (source.double() if source.is_floating_point() else source).detach().cpu()
+        array = np.asarray(source)
         name = f"an array of shape {array.shape}"
     array = array[:, :, None] if array.ndim == 2 else array
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or array.dtype.kind not in "buif":
@@ -62,9 +67,9 @@ def load_picture(source: Source, channels: int | None = None) -> torch.Tensor:
 
 
 def _read(source: str) -> np.ndarray:
-    from PIL import Image, ImageOps
-
-    path = Path(source).expanduser() if source and Path(source).expanduser().is_file() else _sample(source)
+    Image, ImageOps = smpcore.need("PIL.Image"), smpcore.need("PIL.ImageOps")
+    path = Path(os.path.expanduser(source))
+    path = path if source and path.is_file() else _sample(source)
     try:
         with Image.open(path) as image:
             image = ImageOps.exif_transpose(image)  # phones store the camera's turn beside the pixels
@@ -77,8 +82,7 @@ def _read(source: str) -> np.ndarray:
 
 def _sample(name: str) -> Path:
     """One of matplotlib's sample pictures, by its bare name."""
-    from matplotlib import cbook
-
+    cbook = smpcore.need("matplotlib.cbook")
     if name and Path(name).name == name:
         path = Path(cbook.get_sample_data(name, asfileobj=False))
         if path.is_file():

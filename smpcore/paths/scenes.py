@@ -3,12 +3,13 @@
 Both are infinitely smooth in their parameters: no edge, no clipped shading, nothing that could add a kink.
 """
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from smpcore.paths.times import checked_times
+from smpcore.paths.checks import MOST_PIXELS, are_numbers, is_number, is_whole
+from smpcore.paths.times import path_times
 
 __all__ = ["BlobPath", "EllipsoidPath", "blob", "ellipsoid", "render_blobs", "render_ellipsoids"]
 
@@ -38,8 +39,10 @@ def render_blobs(position: torch.Tensor, angle: torch.Tensor, *, size: int = 32,
     ValueError
         For positions that are not (P, 2), angles that are not (P,), a size under 2, an axis that is not
         positive.
+    TypeError
+        For anything but floating tensors.
     """
-    _check_scene(position, angle[:, None] if angle.ndim == 1 else angle, (2, 1), size, axes)
+    _check_scene({"position": position, "angle": angle}, ((2,), ()), size, axes, 2)
     grid = _pixel_centres(size, position)
     across = grid[None, None, :] - position[:, 0, None, None]
     down = grid[None, :, None] - position[:, 1, None, None]
@@ -76,9 +79,13 @@ def render_ellipsoids(angles: torch.Tensor, *, size: int = 32,
     Raises
     ------
     ValueError
-        For angles that are not (P, 2), a size under 2, an axis that is not positive.
+        For angles that are not (P, 2), a size under 2, an axis that is not positive, light from nowhere.
+    TypeError
+        For anything but floating tensors.
     """
-    _check_scene(angles, angles[:, :1] if angles.ndim == 2 else angles, (2, 1), size, axes)
+    _check_scene({"angles": angles}, ((2,),), size, axes, 3)
+    if not are_numbers(light, 3) or not any(light):
+        raise ValueError(f"light = {light!r}: a direction is three finite numbers, not all 0")
     turn = _rotation(angles[:, 0], angles[:, 1])
     # The body is {p : p·M p < 1}, M = R diag(1/a²) Rᵀ.
     scale = torch.tensor([1 / a**2 for a in axes], dtype=angles.dtype, device=angles.device)
@@ -123,7 +130,7 @@ class BlobPath:
         return self.turns * t
 
     def __call__(self, t: torch.Tensor) -> torch.Tensor:
-        t = checked_times(t)
+        t = path_times(t)
         return render_blobs(self.position(t), self.angle(t), size=self.size, axes=self.axes)
 
 
@@ -140,7 +147,7 @@ class EllipsoidPath:
         return torch.stack([self.reach[0] * torch.sin(t), self.reach[1] * torch.sin(2 * t + 0.5)], dim=1)
 
     def __call__(self, t: torch.Tensor) -> torch.Tensor:
-        return render_ellipsoids(self.angles(checked_times(t)), size=self.size, axes=self.axes)
+        return render_ellipsoids(self.angles(path_times(t)), size=self.size, axes=self.axes)
 
 
 def blob(*, size: int = 32, reach: tuple[float, float] = (0.25, 0.2), turns: float = 1.0,
@@ -160,7 +167,15 @@ def blob(*, size: int = 32, reach: tuple[float, float] = (0.25, 0.2), turns: flo
         Turns of the blob on one round.
     axes
         Standard deviations along and across it, as fractions of the picture.
+
+    Raises
+    ------
+    ValueError
+        For a size under 2, an axis that is not positive, a motion that is not finite.
     """
+    _check_view(size, axes, 2)
+    if not are_numbers(reach, 2) or not is_number(turns):
+        raise ValueError(f"reach = {reach!r}, turns = {turns!r}: two finite numbers and one are needed")
     return BlobPath(size, tuple(reach), float(turns), tuple(axes))
 
 
@@ -179,7 +194,15 @@ def ellipsoid(*, size: int = 32, reach: tuple[float, float] = (0.9, 0.6),
         The largest angles about the vertical and the horizontal axis, in radians.
     axes
         The three half-axes; the picture spans [−1, 1].
+
+    Raises
+    ------
+    ValueError
+        As `blob`.
     """
+    _check_view(size, axes, 3)
+    if not are_numbers(reach, 2):
+        raise ValueError(f"reach = {reach!r}: two finite numbers are needed, in radians")
     return EllipsoidPath(size, tuple(reach), tuple(axes))
 
 
@@ -197,14 +220,23 @@ def _rotation(yaw: torch.Tensor, pitch: torch.Tensor) -> torch.Tensor:
     return about_x @ about_y
 
 
-def _check_scene(first: torch.Tensor, second: torch.Tensor, widths: tuple[int, int], size: int,
-                 axes: tuple[float, ...]) -> None:
-    rows = first.shape[0] if first.ndim else 0
-    for value, width in zip((first, second), widths, strict=True):
-        if value.ndim != 2 or tuple(value.shape) != (rows, width):
-            raise ValueError(f"a scene's parameters have one row for each picture: got shapes "
-                             f"{tuple(first.shape)} and {tuple(second.shape)}")
-    if size < 2:
-        raise ValueError(f"size = {size}: a picture has at least 2 pixels on a side")
-    if not all(0 < axis < math.inf for axis in axes):
-        raise ValueError(f"axes = {axes}: each must be positive")
+def _check_scene(named: dict[str, torch.Tensor], widths: Sequence[tuple[int, ...]], size: int,
+                 axes: Sequence[float], count: int) -> None:
+    """Refuse parameters that are not floating tensors (P, *width), and what `_check_view` refuses."""
+    for name, value in named.items():
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            kind = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
+            raise TypeError(f"{name} is a floating torch tensor, not {kind}")
+    rows = next(iter(named.values())).shape[:1]
+    if not rows or any(value.shape != (*rows, *width) for value, width in zip(named.values(), widths, strict=True)):
+        listed = ", ".join(f"{name} {tuple(value.shape)}" for name, value in named.items())
+        wanted = ", ".join(str(("P", *width)).replace("'", "") for width in widths)
+        raise ValueError(f"{listed}: the parameters of a scene have one row for each picture, {wanted}")
+    _check_view(size, axes, count)
+
+
+def _check_view(size: int, axes: Sequence[float], count: int) -> None:
+    if not is_whole(size, 2) or size > MOST_PIXELS:
+        raise ValueError(f"size = {size!r}: a whole number of pixels on a side, from 2 to {MOST_PIXELS}, is needed")
+    if not are_numbers(axes, count, above=0):
+        raise ValueError(f"axes = {axes!r}: {count} numbers are needed, each positive")

@@ -1,11 +1,11 @@
-"""What every path shares: its times checked, its constants where the times are."""
+"""What every path shares: a check of its times, and constants moved to the type and device of the times."""
 
 import torch
 
-__all__ = ["checked_times", "placed"]
+__all__ = ["path_times", "placed"]
 
 
-def checked_times(t: torch.Tensor) -> torch.Tensor:
+def path_times(t: torch.Tensor) -> torch.Tensor:
     """The times of a path, (P,) and floating, as they came.
 
     Raises

@@ -15,7 +15,7 @@ from smpcore.propagation.closed_forms import (
     two_slope_smp_std,
     two_slope_spread,
 )
-from smpcore.propagation.given_weights import Residual, Statistics, elementwise, max_pool, propagate  # noqa: F401
+from smpcore.propagation.given_weights import Residual, Statistics, propagate
 from smpcore.propagation.predict_network import LayerPrediction, NetworkPrediction, predict_network
 
 __all__ = [

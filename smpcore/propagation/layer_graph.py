@@ -5,12 +5,18 @@
 """
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from torch import fx, nn
-from torch.nn import functional as F
+import torch
+from torch import Tensor, fx, nn
 
-__all__ = ["Step", "known_layers", "steps"]
+from smpcore.inspection.checks import check_evaluated
+from smpcore.inspection.elementwise_modules import elementwise
+from smpcore.units import TABLE, Hinges, canonical, describe
+from smpcore.units.elementwise import ELEMENTWISE
+
+__all__ = ["Step", "known_layers", "read_graph", "steps"]
 
 
 @dataclass
@@ -20,7 +26,7 @@ class Step:
     Attributes
     ----------
     op
-        What it does: a key of `known_layers`.
+        What it does: ``"unit"``, or an operation of `_MODULES` or `_FUNCTIONS`.
     inputs
         Numbers of the steps it reads.
     name
@@ -31,6 +37,16 @@ class Step:
         What else it was called with.
     node
         Its name in the traced graph.
+    kind
+        In words, as the measurement says it.
+    switches
+        Whether the measurement lists it.
+    describe
+        Of a unit: from its inputs ``(n, channels, ...)`` to `units.Hinges`.
+    channels
+        Of a unit: how many have settings of their own; 1 where all are alike.
+    seen
+        Of a unit: ``describe`` of one number for each channel.
     """
 
     op: str
@@ -39,61 +55,76 @@ class Step:
     module: nn.Module | None = None
     settings: dict = field(default_factory=dict)
     node: str = ""
+    kind: str = ""
+    switches: bool = False
+    describe: Callable[[Tensor], Hinges] | None = None
+    channels: int = 1
+    seen: Hinges | None = None
 
-
-#: Modules that have a rule: the operation, the word for it in a name, and the settings read off the module.
-_MODULES = {
-    nn.Linear: ("linear", "linear", ()),
-    nn.Conv1d: ("conv", "conv1d", ()), nn.Conv2d: ("conv", "conv2d", ()),
-    nn.BatchNorm1d: ("batch norm", "batch_norm", ()), nn.BatchNorm2d: ("batch norm", "batch_norm", ()),
-    nn.ReLU: ("relu", "relu", ()), nn.LeakyReLU: ("leaky relu", "leaky_relu", ("negative_slope",)),
-    nn.PReLU: ("prelu", "prelu", ()),
-    nn.ReLU6: ("hardtanh", "hardtanh", ("min_val", "max_val")),
-    nn.Hardtanh: ("hardtanh", "hardtanh", ("min_val", "max_val")),
-    nn.Tanh: ("tanh", "tanh", ()), nn.Sigmoid: ("sigmoid", "sigmoid", ()),
-    nn.GELU: ("gelu", "gelu", ("approximate",)), nn.SiLU: ("silu", "silu", ()),
-    nn.Softplus: ("softplus", "softplus", ("beta", "threshold")),
-    nn.MaxPool1d: ("max pool", "max_pool1d", ("kernel_size", "stride", "padding", "dilation", "ceil_mode")),
-    nn.MaxPool2d: ("max pool", "max_pool2d", ("kernel_size", "stride", "padding", "dilation", "ceil_mode")),
-    nn.AvgPool1d: ("average pool", "avg_pool1d",
-                   ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")),
-    nn.AvgPool2d: ("average pool", "avg_pool2d",
-                   ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")),
-    nn.AdaptiveAvgPool1d: ("adaptive average pool", "adaptive_avg_pool1d", ("output_size",)),
-    nn.AdaptiveAvgPool2d: ("adaptive average pool", "adaptive_avg_pool2d", ("output_size",)),
-    nn.Upsample: ("upsample", "upsample", ("size", "scale_factor", "mode", "align_corners")),
-    nn.Flatten: ("flatten", "flatten", ("start_dim", "end_dim")),
-    nn.Identity: ("identity", "identity", ()),
-}
-_MODULES |= {kind: ("identity", "dropout", ()) for kind in
-             (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)}
 
 _POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
-_AVG = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
+_AVERAGE = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
+_RESIZE = ("size", "scale_factor", "mode", "align_corners")
+#: Modules that have a rule: the operation, the word for it in a name, and the settings read off the module.
+#: Elementwise ones need no row: `inspection.elementwise_modules` finds their unit.
+_MODULES = {
+    nn.Linear: ("linear", "linear", ()),
+    nn.Conv1d: ("conv", "conv1d", ()),
+    nn.Conv2d: ("conv", "conv2d", ()),
+    nn.BatchNorm1d: ("batch norm", "batch_norm", ()),
+    nn.BatchNorm2d: ("batch norm", "batch_norm", ()),
+    nn.MaxPool1d: ("max pool", "max_pool1d", _POOL),
+    nn.MaxPool2d: ("max pool", "max_pool2d", _POOL),
+    nn.AvgPool1d: ("average pool", "avg_pool1d", _AVERAGE),
+    nn.AvgPool2d: ("average pool", "avg_pool2d", _AVERAGE),
+    nn.AdaptiveAvgPool1d: ("adaptive average pool", "adaptive_avg_pool1d", ("output_size",)),
+    nn.AdaptiveAvgPool2d: ("adaptive average pool", "adaptive_avg_pool2d", ("output_size",)),
+    nn.Upsample: ("upsample", "upsample", _RESIZE),
+    nn.Flatten: ("flatten", "flatten", ("start_dim", "end_dim")),
+    nn.Identity: ("identity", "identity", ()),
+    nn.modules.dropout._DropoutNd: ("identity", "dropout", ()),
+}
 #: Functions and methods by the name torch calls them: the operation and its further arguments in order.
 _FUNCTIONS = {
-    "relu": ("relu", ("inplace",)), "relu_": ("relu", ()), "leaky_relu": ("leaky relu", ("negative_slope", "inplace")),
-    "hardtanh": ("hardtanh", ("min_val", "max_val", "inplace")), "relu6": ("hardtanh", ("inplace",)),
-    "tanh": ("tanh", ()), "sigmoid": ("sigmoid", ()), "gelu": ("gelu", ("approximate",)),
-    "silu": ("silu", ("inplace",)), "softplus": ("softplus", ("beta", "threshold")),
-    "max_pool1d": ("max pool", _POOL), "max_pool2d": ("max pool", _POOL),
-    "avg_pool1d": ("average pool", _AVG), "avg_pool2d": ("average pool", _AVG),
+    "max_pool1d": ("max pool", _POOL),
+    "max_pool2d": ("max pool", _POOL),
+    "avg_pool1d": ("average pool", _AVERAGE),
+    "avg_pool2d": ("average pool", _AVERAGE),
     "adaptive_avg_pool1d": ("adaptive average pool", ("output_size",)),
     "adaptive_avg_pool2d": ("adaptive average pool", ("output_size",)),
-    "interpolate": ("upsample", ("size", "scale_factor", "mode", "align_corners")),
-    "flatten": ("flatten", ("start_dim", "end_dim")), "mean": ("mean", ("dim", "keepdim")),
-    "add": ("sum", ()), "iadd": ("sum", ()), "dropout": ("identity", ("p", "training", "inplace")),
+    "interpolate": ("upsample", _RESIZE),
+    "flatten": ("flatten", ("start_dim", "end_dim")),
+    "mean": ("mean", ("dim", "keepdim")),
+    "add": ("sum", ()),
+    "dropout": ("identity", ("p", "training", "inplace")),
     "contiguous": ("identity", ()),
-    "permute": ("rearrange", ()), "getitem": ("rearrange", ()), "view": ("view", ()), "reshape": ("view", ()),
+    "permute": ("rearrange", ()),
+    "getitem": ("rearrange", ()),
+    "view": ("view", ()),
+    "reshape": ("view", ()),
 }
 _SHAPES = ("size", "getattr", "getitem", "dim")
 
 
 def known_layers() -> list[str]:
     """Names of the layers and operations that have a rule."""
-    hidden = ("iadd", "relu_", "view", "contiguous", "permute", "getitem")
-    functions = {name for name in _FUNCTIONS if name not in hidden}
-    return sorted({kind.__name__ for kind in _MODULES}) + sorted(functions)
+    units = {name.replace("_", "") for name in ELEMENTWISE}
+    modules = {kind.__name__.strip("_") for kind in _MODULES}
+    modules |= {name for name in nn.modules.activation.__all__ if name.lower() in units}
+    functions = set(_FUNCTIONS) - {"view", "contiguous", "permute", "getitem"} | set(TABLE) & set(ELEMENTWISE)
+    return sorted(modules) + sorted(functions)
+
+
+class _Tracer(fx.Tracer):
+    """An elementwise module is one call, whoever wrote it."""
+
+    def is_leaf_module(self, m, module_qualified_name):
+        return super().is_leaf_module(m, module_qualified_name) or elementwise(m) is not None
+
+
+def read_graph(model: nn.Module) -> fx.Graph:
+    """The calls that a model's code makes, by `torch.fx`."""
+    return _Tracer().trace(model)
 
 
 def steps(model: nn.Module) -> list[Step]:
@@ -109,12 +140,9 @@ def steps(model: nn.Module) -> list[Step]:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model is a torch.nn.Module, whose layers are read, not {type(model).__name__}")
-    for path, module in model.named_modules():
-        if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd):
-            raise ValueError(f"module {path or 'model'} ({type(module).__name__}) is in training mode, so the output "
-                             "is not a function of t: call model.eval() first")
+    check_evaluated(model)
     try:
-        graph = fx.Tracer().trace(model)
+        graph = read_graph(model)
     except Exception as error:
         raise ValueError(f"the layers of {type(model).__name__} cannot be read from its code ({error}): a prediction "
                          "needs a model that always calls the same layers in the same order") from error
@@ -152,25 +180,20 @@ def _read(node, modules, place) -> Step | None:
                              "to predict, (P, m)")
         return Step("output", inputs, "output")
     if node.op == "call_module":
-        module = modules[node.target]
-        known = next((_MODULES[kind] for kind in type(module).__mro__ if kind in _MODULES), None)
-        if known is None:
-            raise _unknown(f"{node.target} ({type(module).__name__})")
-        op, word, names = known
-        return Step(op, inputs, f"{node.target}:{word}", module, {name: getattr(module, name) for name in names})
+        return _read_module(node, modules[node.target], inputs)
     if node.op == "get_attr":
         return None
     stack = node.meta.get("nn_module_stack") or {}
     path = (list(stack.values())[-1][0] if stack else "") or "model"
-    word = _word(node)
+    word = "add" if node.target in (operator.add, operator.iadd) else canonical(node.target)[0]
     if word in _SHAPES and not (word == "getitem" and inputs and node.args[0] in place):
         return None
+    if word in ELEMENTWISE or (word in TABLE and word not in _FUNCTIONS):
+        return _read_unit(node, modules[""], f"{path}:{word}", word, inputs)
     if word not in _FUNCTIONS or not inputs:
         raise _unknown(f"{path}:{word}")
     op, names = _FUNCTIONS[word]
     settings = dict(zip(names, node.args[1:], strict=False)) | {k: v for k, v in node.kwargs.items() if k != "input"}
-    if word == "relu6":
-        settings = {"min_val": 0.0, "max_val": 6.0}
     if word == "dropout" and settings.get("training", True):
         raise ValueError(f"{path}:dropout draws at random: call it with training=self.training, and model.eval()")
     if op == "sum":
@@ -183,23 +206,50 @@ def _read(node, modules, place) -> Step | None:
             raise _unknown(f"{path}:{word} to another shape than (batch, -1)")
         op, settings = "flatten", {"start_dim": 1}
         inputs = inputs[:1]
-    return Step(op, inputs, f"{path}:{word.rstrip('_')}", None, settings)
+    if op == "max pool" and settings.pop("return_indices", False):
+        raise _unknown(f"{path}:{word} with its indices")
+    return Step(op, inputs, f"{path}:{word}", None, settings, kind=op, switches=op == "max pool")
 
 
-def _word(node) -> str:
-    if node.op == "call_method":
-        return node.target
-    if node.target in (operator.add, operator.iadd):
-        return "add"
-    if node.target is getattr:
-        return "getattr"
-    for name in ("max_pool1d", "max_pool2d"):
-        if node.target is getattr(F, name):
-            return name
-    return getattr(node.target, "__name__", str(node.target))
+def _read_module(node, module: nn.Module, inputs: list[int]) -> Step:
+    known = next((_MODULES[kind] for kind in type(module).__mro__ if kind in _MODULES), None)
+    if known is not None:
+        op, word, names = known
+        settings = {name: getattr(module, name) for name in names}
+        return Step(op, inputs, f"{node.target}:{word}", module, settings, kind=op, switches=op == "max pool")
+    unit = elementwise(module)
+    if unit is None:
+        raise _unknown(f"{node.target} ({type(module).__name__})")
+    joint = "." if ":" in unit.name else ":"
+    seen = unit.describe(torch.zeros(1, unit.channels, dtype=torch.float64))
+    return Step("unit", inputs, f"{node.target}{joint}{unit.name}", module, kind=unit.kind, switches=unit.switches,
+                describe=unit.describe, channels=unit.channels, seen=seen)
+
+
+def _read_unit(node, model: nn.Module, name: str, word: str, inputs: list[int]) -> Step:
+    """A unit of the table called as a function; weights among its arguments are looked up."""
+    def value(part):
+        if not isinstance(part, fx.Node):
+            return part
+        if part.op != "get_attr":
+            raise _unknown(f"{name} of several computed tensors")
+        return operator.attrgetter(part.target)(model).detach().double()
+
+    kwargs = {key: value(part) for key, part in node.kwargs.items() if key != "input"}
+    args = tuple(value(part) for part in node.args[1:])
+
+    def described(x: Tensor) -> Hinges:
+        moved = [part.to(x) if isinstance(part, Tensor) else part for part in args]
+        return describe(word, (x, *moved), {key: part.to(x) if isinstance(part, Tensor) else part
+                                            for key, part in kwargs.items()}, smooth=True)
+
+    size = max((part.numel() for part in [*args, *kwargs.values()] if isinstance(part, Tensor)), default=1)
+    seen = described(torch.zeros(1, size, dtype=torch.float64))
+    if not isinstance(seen, Hinges):
+        raise _unknown(name)
+    return Step("unit", inputs[:1], name, kind=seen.kind, switches=bool(seen.hinges), describe=described,
+                channels=size, seen=seen)
 
 
 def _unknown(what: str) -> ValueError:
     return ValueError(f"{what} has no rule to predict it; those that have one: {', '.join(known_layers())}")
-
-

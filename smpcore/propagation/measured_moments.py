@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.autograd import forward_ad
 
-from smpcore.propagation.closed_forms.block_rules import two_slope_smp
-from smpcore.propagation.closed_forms.gaussian_max import _swaps
-from smpcore.propagation.layer_graph import Step, steps
+from smpcore.propagation.closed_forms.gaussian_max import leads_at, ties, with_zero
+from smpcore.propagation.closed_forms.unit_rule import hinge_rates, refuse_jumps, two_slopes
+from smpcore.propagation.layer_graph import Step, read_graph, steps
 from smpcore.propagation.path_nodes import inputs
-from smpcore.propagation.random_weights.max_pool import check_size, windows
+from smpcore.propagation.random_weights.max_pool import check_size
+from smpcore.units import windows
 
 __all__ = ["Moments", "Recorder", "predict_from_reference"]
 
@@ -60,7 +61,7 @@ class Recorder:
 
     def __init__(self, model: nn.Module, graph: list[Step], names: set[str], path, times: Tensor):
         plain = copy.deepcopy(model).double().requires_grad_(False)
-        self.runner = _Interpreter(fx.GraphModule(plain, fx.Tracer().trace(plain)), names)
+        self.runner = _Interpreter(fx.GraphModule(plain, read_graph(plain)), names)
         self.path, self.times = path, times
 
     def parts(self, gains: bool = True):
@@ -122,7 +123,6 @@ class _Interpreter(fx.Interpreter):
 
 # Windows of a pooling that are integrated, drawn at random from all, and Sobol points in each of eight scrambles.
 _WINDOWS, _POINTS = 300, 32
-_SWITCHES = ("relu", "leaky relu", "prelu", "hardtanh", "max pool")
 
 
 def predict_from_reference(model: nn.Module, reference, times: Tensor) -> list[tuple]:
@@ -136,7 +136,7 @@ def predict_from_reference(model: nn.Module, reference, times: Tensor) -> list[t
     the windows that these tell to be worth it.
     """
     graph = steps(model)
-    switches = {n: step for n, step in enumerate(graph) if step.op in _SWITCHES}
+    switches = {n: step for n, step in enumerate(graph) if step.switches}
     if not switches:
         return []
     recorder = Recorder(model, graph, {step.node for step in switches.values()}, reference, times)
@@ -155,28 +155,12 @@ def predict_from_reference(model: nn.Module, reference, times: Tensor) -> list[t
 
 
 def _elementwise(step: Step, seen: Moments, duration: float) -> tuple[Tensor, Tensor]:
-    """Rice's formula with each unit's own moments, times its own mean |gain|: ``(m,)``."""
-    mean, var, slope_var = (part.flatten() for part in (seen.mean, seen.var, seen.slope_var))
-    moves = (var > 1e-20) & (slope_var > 1e-20)
-    result = torch.zeros_like(mean)
-    if step.op == "hardtanh":
-        shifts, jump = [float(step.settings[name]) for name in ("min_val", "max_val")], torch.ones_like(mean)
-    else:
-        shifts, jump = [0.0], _jumps(step, (1, *seen.mean.shape)).to(mean)
-    for shift in shifts:
-        result[moves] += two_slope_smp(mean[moves] - shift, var[moves], slope_var[moves], duration)
-    smp = (seen.size.flatten(1) * jump * result).sum(-1)
+    """Rice's formula at each hinge with each unit's own moments, times its own mean |gain|: ``(m,)``."""
+    refuse_jumps(step.seen, step.name)
+    unit = step.describe(seen.mean[None])
+    made = sum(rate for rate, *_ in hinge_rates(unit, seen.mean, seen.var, seen.slope_var))
+    smp = duration * (seen.size * made).flatten(1).sum(-1)
     return smp, torch.zeros_like(smp)
-
-
-def _jumps(step: Step, shape) -> Tensor:
-    """|1 − q| of every unit."""
-    below = torch.zeros(1, dtype=torch.float64)
-    if step.op == "leaky relu":
-        below = below + float(step.settings.get("negative_slope", 0.01))
-    elif step.op == "prelu":
-        below = step.module.weight.detach().double().reshape(-1, *[1] * (len(shape) - 2))
-    return (1 - below).abs().expand(shape[1:]).flatten()
 
 
 class _Pool:
@@ -185,10 +169,11 @@ class _Pool:
     def __init__(self, graph: list[Step], number: int, seen: dict[str, Moments]):
         step = graph[number]
         before = step.inputs[0]
-        self.number, self.relu = number, before if graph[before].op == "relu" else None
+        slopes = two_slopes(graph[before].seen) if graph[before].op == "unit" else None
+        self.number, self.relu = number, before if slopes and slopes[:2] == (1, 0) else None
         self.alone = self.relu is not None and sum(self.relu in each.inputs for each in graph) == 1
         self.source = graph[before].node if self.relu is not None else step.node
-        where, _ = windows(step.settings, tuple(seen[step.node].mean.shape[1:]))
+        where, _ = windows(seen[step.node].mean.shape[1:], **step.settings)
         check_size(step, where)
         self.size = seen[step.node].size.flatten(2)
         # Windows that the output notices most are drawn most often, and weighted with the inverse of their chance.
@@ -211,17 +196,13 @@ class _Pool:
             return dict.fromkeys([self.number, *([self.relu] if self.alone else [])], (zero, zero))
         mean, cov, slope_cov = _moments(*rows, self.members < 0)
         weight = duration * self.size[:, self.channel, self.window] / self.chance[self.picked]
-        if self.relu is None:
-            return {self.number: _weighted(_maximum(mean, cov, slope_cov), weight)}
-        mean, cov, slope_cov = _with_zero(mean, cov, slope_cov)
-        # Each signal's own slope variance, and none between two signals: only crossings of 0 are left.
-        own = torch.diagonal(slope_cov, dim1=-2, dim2=-1)
-        alike = (own[:, :, None] + own[:, None, :]) / 2
-        alike[:, -1, :] = alike[:, :, -1] = 0
-        crossings = _maximum(mean, cov, alike)
-        swaps = (_maximum(mean, cov, slope_cov) - crossings).clamp(min=0)
-        found = {self.number: _weighted(swaps, weight)}
-        return found | ({self.relu: _weighted(crossings, weight)} if self.alone else {})
+        if self.relu is not None:
+            mean, cov, slope_cov = with_zero(mean, cov, slope_cov)
+        found = ties(cov, slope_cov, mean, torch.ones_like(mean, dtype=torch.bool))
+        each = found.strength * leads_at(found, _POINTS)
+        zero = found.second == self.members.shape[1]
+        made = {self.number: _weighted(each[..., ~zero].sum(-1), weight)}
+        return made | ({self.relu: _weighted(each[..., zero].sum(-1), weight)} if self.alone else {})
 
 
 def _weighted(rate: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -234,10 +215,6 @@ def _weighted(rate: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return each.mean((0, -1)), error.sqrt()
 
 
-def _with_zero(mean: Tensor, *covariances: Tensor) -> list[Tensor]:
-    return [nn.functional.pad(mean, (0, 1)), *(nn.functional.pad(cov, (0, 1, 0, 1)) for cov in covariances)]
-
-
 def _moments(values: Tensor, slopes: Tensor, missing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Means and covariances ``(W, k[, k])`` over time; what lies beyond the border stays far below all others."""
     mean = values.mean(0)
@@ -246,14 +223,3 @@ def _moments(values: Tensor, slopes: Tensor, missing: Tensor) -> tuple[Tensor, T
     cov, slope_cov = (torch.einsum("pwi,pwj->wij", part, part) / len(part) * there for part in (centred, slopes))
     far = mean.amin(-1, keepdim=True) - 40 * torch.diagonal(cov, dim1=-2, dim2=-1).amax(-1, keepdim=True).sqrt() - 1
     return torch.where(missing.to(mean.device), far, mean), cov, slope_cov
-
-
-def _maximum(mean: Tensor, cov: Tensor, slope_cov: Tensor) -> Tensor:
-    """New kinks of each window per unit of t ``(S, W)``, by scramble (`rules.max_pool_smp`, on few points)."""
-    unit = torch.diagonal(cov, dim1=-2, dim2=-1).amax(-1).sqrt()
-    moves = unit > 1e-10
-    unit = torch.where(moves, unit, 1.0)
-    scale = unit[:, None, None]**2
-    leads = torch.ones_like(mean, dtype=torch.bool)
-    rate = _swaps(cov / scale, slope_cov / scale, mean / unit[:, None], leads, _POINTS)
-    return torch.where(moves, rate * unit, 0.0)

@@ -82,8 +82,9 @@ class NetworkPrediction:
 
     def to_frame(self):
         """Long format: a pandas frame with columns layer, kind, output, smp, smp_se, how."""
-        import pandas as pd
+        import smpcore
 
+        pd = smpcore.need("pandas")
         rows = [(layer.name, layer.kind, output, smp, error, layer.how) for layer in self.layers
                 for output, (smp, error) in enumerate(zip(layer.smp.tolist(), layer.smp_se.tolist(), strict=True))]
         return pd.DataFrame(rows, columns=["layer", "kind", "output", "smp", "smp_se", "how"])
@@ -162,7 +163,7 @@ def _measured(model, path, reference, times: Tensor) -> NetworkPrediction:
     found = predict_from_reference(model, reference, times)
     if not found:
         raise _NOTHING
-    layers = [_layer(step.name, step.op, smp, error) for step, smp, error in found]
+    layers = [_layer(step.name, step.kind, smp, error) for step, smp, error in found]
     total = sum(layer.smp for layer in layers)
     error = sum(layer.smp_se**2 for layer in layers).sqrt()
     return NetworkPrediction(total, error, layers, len(times), torch.zeros_like(total), "measured")

@@ -9,9 +9,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from scipy.special import ive
 from torch import Tensor
+
+from smpcore.paths.checks import are_numbers, is_number, is_whole
 
 
 @dataclass(frozen=True)
@@ -58,29 +61,35 @@ FAMILIES = {
 }
 NAMES = ("periodic", *FAMILIES)
 
-# Numbers drawn at a time, which bounds the memory.
-AT_ONCE = 1 << 22
+# Numbers drawn at a time, which bounds the memory that drawing takes, and numbers in a result: 2 GiB of float64.
+AT_ONCE, _MOST = 1 << 22, 1 << 28
 
 
-def components(length_scale: float | Sequence[float], variance: float | Sequence[float]) -> list[tuple]:
+def components(length_scale: float | Sequence[float], variance: float | Sequence[float]) -> list[tuple[float, float]]:
     """[(length, variance)] of a mixture; a single variance is shared out equally over the lengths."""
-    lengths = [length_scale] if isinstance(length_scale, int | float) else list(length_scale)
-    if isinstance(variance, int | float):
-        variances = [variance / len(lengths)] * len(lengths) if lengths else []
-    else:
-        variances = list(variance)
-    if not lengths or len(lengths) != len(variances):
+    lengths = _listed("length_scale", length_scale)
+    variances = _listed("variance", variance)
+    if is_number(variance):
+        variances = [variances[0] / len(lengths)] * len(lengths)
+    if len(lengths) != len(variances):
         raise ValueError(
             f"{len(lengths)} length scales and {len(variances)} variances: give one variance for all, or one "
             "for each length")
-    if not all(math.isfinite(value) and value > 0 for value in (*lengths, *variances)):
-        raise ValueError(f"length scales {lengths} and variances {variances} have to be positive and finite")
-    return [(float(length), float(part)) for length, part in zip(lengths, variances, strict=True)]
+    return list(zip(lengths, variances, strict=True))
+
+
+def _listed(name: str, values: float | Sequence[float]) -> list[float]:
+    listed = [values] if is_number(values) else values
+    if isinstance(listed, Tensor | np.ndarray) and listed.ndim == 1:
+        listed = listed.tolist()
+    if not isinstance(listed, Sequence) or not len(listed) or not are_numbers(listed, len(listed), above=0):
+        raise ValueError(f"{name} = {values!r}: it has to be positive and finite, one number or several")
+    return [float(value) for value in listed]
 
 
 def family(kernel: str) -> Family:
-    """The family of that name, periodic apart."""
-    if kernel not in FAMILIES:
+    """The family of that name; the periodic kernel is none of them."""
+    if not isinstance(kernel, str) or kernel not in FAMILIES:
         raise ValueError(f"kernel {kernel!r} is not known: choose one of {', '.join(NAMES)}")
     return FAMILIES[kernel]
 
@@ -91,8 +100,17 @@ def harmonics(length_scale: float, count: int) -> Tensor:
     return torch.as_tensor(ive(order.numpy(), 1 / length_scale**2))
 
 
-def check_grid(samples: int, duration: float, count: int) -> None:
-    if samples < 2 or count < 1 or not (duration > 0 and math.isfinite(duration)):
+def check_grid(samples: int, duration: float, count: int, each: int = 1) -> None:
+    """Refuse what cannot be drawn; ``each`` is how many values a signal has at one time."""
+    if not is_whole(samples, 2) or not is_whole(count, 1) or not is_number(duration, above=0):
         raise ValueError(
-            f"samples = {samples}, duration = {duration}, count = {count}: at least 2 samples, a positive "
-            "duration and one signal are needed")
+            f"samples = {samples!r}, duration = {duration!r}, count = {count!r}: at least 2 samples, a positive "
+            "duration and one signal are needed, samples and count whole numbers")
+    check_size(samples * count * each, f"{count} signals of {samples} samples")
+
+
+def check_size(numbers: float, what: str) -> None:
+    """Refuse more numbers than are drawn in one call, before memory is taken for them."""
+    if numbers > _MOST:
+        raise ValueError(f"{what}: one call draws at most {_MOST:,} numbers; draw fewer, or in several calls of "
+                         "different seeds")

@@ -5,6 +5,7 @@ hinges have those that they are given, and moving pictures show the same smooth 
 Everything is drawn on the CPU from the seed and then moved: the same signals on every device.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from smpcore.device import resolve
+from smpcore.paths.checks import generator, is_number, is_whole
 from smpcore.signals import kernels
 
 __all__ = [
@@ -71,8 +73,17 @@ def autocovariance(
     -------
     Tensor
         The shape of ``lags``, value units squared. Differentiable in ``lags``.
+
+    Raises
+    ------
+    TypeError
+        For lags that are no tensor.
+    ValueError
+        For a kernel that is not known, and a length, variance or period that is not positive.
     """
     parts = kernels.components(length_scale, variance)
+    if not isinstance(lags, Tensor):
+        raise TypeError(f"lags is a torch tensor, not {type(lags).__name__}")
     if kernel == "periodic":
         angle = 2 * math.pi * lags / _need_period(period)
         return sum(part * torch.exp((torch.cos(angle) - 1) / length**2) for length, part in parts)
@@ -143,7 +154,8 @@ def gaussian_process(
     ------
     ValueError
         For a kernel that is not smooth enough for a slope; one whose tail would wrap round the circle;
-        lengths that the samples cannot resolve; a periodic kernel over anything but whole periods.
+        lengths that the samples cannot resolve; a periodic kernel over anything but whole periods; numbers out of
+        range; more than 2²⁸ samples in all.
     """
     target = resolve(device)
     kernels.check_grid(samples, duration, count)
@@ -159,7 +171,7 @@ def gaussian_process(
     omega = 2 * math.pi * torch.arange(len(power), dtype=torch.float64) * finer / (size * spacing)
     if size % 2 == 0:
         omega[-1] = 0  # the highest harmonic of an even grid has no slope on it
-    source = torch.Generator().manual_seed(seed)
+    source = generator(seed)
     values, slopes = (torch.empty(count, samples, dtype=torch.float64) for _ in range(2))
     for start in range(0, count, rows := max(1, kernels.AT_ONCE // size)):
         stop = min(start + rows, count)
@@ -238,8 +250,8 @@ def _periodic_power(
 
 
 def _need_period(period: float | None) -> float:
-    if period is None or not period > 0:
-        raise ValueError(f"the periodic kernel needs a positive period, not {period}")
+    if not is_number(period, above=0):
+        raise ValueError(f"period = {period!r}: the periodic kernel needs a positive period")
     return float(period)
 
 
@@ -257,11 +269,27 @@ def hinges(times: Tensor, kink_times: Tensor, kink_jumps: Tensor) -> tuple[Tenso
     -------
     values, slopes
         ``(..., samples)``. At a kink itself the slope is that before it.
+
+    Raises
+    ------
+    TypeError
+        For anything but tensors of real numbers.
+    ValueError
+        For times that are not ``(samples,)``, kinks without a time or a jump, NaN or infinity.
     """
+    named = {"times": times, "kink_times": kink_times, "kink_jumps": kink_jumps}
+    for name, value in named.items():
+        _check_finite(name, value)
+    if times.ndim != 1 or kink_times.ndim < 1:
+        raise ValueError(f"times {tuple(times.shape)} has to be (samples,), kink_times {tuple(kink_times.shape)} "
+                         "(..., kinks)")
     if kink_times.shape != kink_jumps.shape:
         raise ValueError(
             f"kink_times {tuple(kink_times.shape)} and kink_jumps {tuple(kink_jumps.shape)} differ in shape: "
             "every kink has one time and one jump")
+    kind = functools.reduce(torch.promote_types, (value.dtype for value in named.values()))
+    times, kink_times, kink_jumps = (value.to(kind if kind.is_floating_point else torch.float64)
+                                     for value in named.values())
     # Sorted, the slope after k kinks is a running sum: one look-up a sample, whatever the number of kinks.
     order = kink_times.argsort(-1)
     places, jumps = kink_times.gather(-1, order), kink_jumps.gather(-1, order)
@@ -304,15 +332,36 @@ def hinge_signals(
     -------
     HingeSignals
         Add its values to those of `gaussian_process` for a signal with these kinks and no others.
+
+    Raises
+    ------
+    TypeError
+        For times that are no tensor.
+    ValueError
+        For times that do not increase, margins that leave no room, numbers out of range.
     """
+    _check_finite("times", times)
+    if times.ndim != 1 or len(times) < 2 or (times.diff() <= 0).any():
+        raise ValueError(f"times {tuple(times.shape)} has to be (samples,), at least two, and increase")
+    if not all(is_number(value) and value >= 0 for value in (jump_std, margin)):
+        raise ValueError(f"jump_std = {jump_std!r}, margin = {margin!r}: both are finite numbers of at least 0")
     first, last = float(times[0]) + margin, float(times[-1]) - margin
-    if kinks < 0 or count < 1 or not first < last:
+    if not is_whole(kinks, 0) or not is_whole(count, 1) or not first < last:
         raise ValueError(
-            f"{count} signals with {kinks} kinks between {first:g} and {last:g}: at least one signal, no "
+            f"{count!r} signals with {kinks!r} kinks between {first:g} and {last:g}: at least one signal, no "
             "negative number of kinks, and room between the margins are needed")
-    source = torch.Generator().manual_seed(seed)
+    kernels.check_size(count * max(kinks, len(times)), f"{count} signals of {len(times)} samples and {kinks} kinks")
+    source = generator(seed)
     places = torch.rand(count, kinks, generator=source, dtype=torch.float64) * (last - first) + first
     jumps = torch.randn(count, kinks, generator=source, dtype=torch.float64) * jump_std
     places, jumps = places.sort(-1).values.to(times.device), jumps.to(times.device)
     values, slopes = hinges(times.to(torch.float64), places, jumps)
     return HingeSignals(values, slopes, times, places, jumps)
+
+
+def _check_finite(name: str, value: Tensor) -> None:
+    if not isinstance(value, Tensor) or value.is_complex() or value.dtype == torch.bool:
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name} is a torch tensor of real numbers, not {kind}")
+    if not value.isfinite().all():
+        raise ValueError(f"{name} holds NaN or infinity")

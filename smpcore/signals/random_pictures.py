@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from smpcore.device import resolve
-from smpcore.signals.kernels import AT_ONCE, check_grid
+from smpcore.paths.checks import are_numbers, generator, is_number, is_whole
+from smpcore.signals.kernels import AT_ONCE, check_grid, check_size
 
 
 class PictureSignals(NamedTuple):
@@ -54,15 +55,20 @@ def moving_pictures(
     PictureSignals
         values and slopes ``(count, samples, height, width)``, times ``(samples,)``, float64.
 
+    Raises
+    ------
+    ValueError
+        For sizes, lengths or velocities that make no picture, and more than 2²⁸ values in all.
+
     See Also
     --------
     picture_covariances : the covariances of these pixels in closed form.
     """
     target = resolve(device)
-    check_grid(samples, duration, count)
     _check_pictures(height, width, length_scale, variance, velocity)
+    check_grid(samples, duration, count, height * width)
     times = torch.linspace(0, duration, samples, dtype=torch.float64)
-    source = torch.Generator().manual_seed(seed)
+    source = generator(seed)
     axes = [_torus(size, abs(speed) * duration, length_scale)
             for size, speed in zip((height, width), velocity, strict=True)]
     (rows, row_power), (columns, column_power) = axes
@@ -101,6 +107,7 @@ def _torus(size: int, drift: float, length: float) -> tuple[Tensor, Tensor]:
     # The correlation round the back of the torus is below exp(−6²/2) ≈ 1e-8; so is the power left out.
     around = size + drift + 6 * length
     step = 2 * math.pi / around
+    check_size((2.1 * around / length) ** 2, f"a field {around:.3g} pixels long, of length_scale {length:.3g}")
     top = math.ceil(6.5 / (length * step))
     omega = step * torch.arange(-top, top + 1, dtype=torch.float64)
     power = length / math.sqrt(2 * math.pi) * torch.exp(-((omega * length) ** 2) / 2) * step
@@ -122,6 +129,11 @@ def picture_covariances(
     value_cov, slope_cov
         ``(height*width, height*width)`` each, pixels in row-major order: V_pq = σ² exp(−|p−q|²/2ℓ²) and
         L_pq = (|v|²/ℓ² − (v·(p−q))²/ℓ⁴) V_pq.
+
+    Raises
+    ------
+    ValueError
+        As `moving_pictures`.
     """
     _check_pictures(height, width, length_scale, variance, velocity)
     grid = torch.cartesian_prod(torch.arange(height), torch.arange(width)).to(torch.float64).reshape(-1, 2)
@@ -135,8 +147,9 @@ def picture_covariances(
 def _check_pictures(
     height: int, width: int, length_scale: float, variance: float, velocity: tuple[float, float]
 ) -> None:
-    if height < 1 or width < 1 or not (length_scale > 0 and variance > 0) or len(velocity) != 2:
+    sizes = is_whole(height, 1) and is_whole(width, 1)
+    if not (sizes and is_number(length_scale, above=0) and is_number(variance, above=0) and are_numbers(velocity, 2)):
         raise ValueError(
-            f"height = {height}, width = {width}, length_scale = {length_scale}, variance = {variance}, "
-            f"velocity = {velocity}: sizes, length and variance have to be positive, a velocity has "
-            "two parts")
+            f"height = {height!r}, width = {width!r}, length_scale = {length_scale!r}, variance = {variance!r}, "
+            f"velocity = {velocity!r}: sizes are whole numbers, and they, length and variance positive; a velocity has "
+            "two parts, finite numbers")

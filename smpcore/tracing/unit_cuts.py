@@ -4,30 +4,14 @@ import torch
 from torch import Tensor
 
 from smpcore.tracing.piecewise import Rows, each
-from smpcore.units import windows as selections
 from smpcore.units.table import TABLE, UNFOLLOWED, Hinges, Selection, Steps, describe
 
 __all__ = ["crossings", "envelope_corners", "follow", "zero_or"]
 
 
-def _bound(run, *names, **defaults) -> dict:
-    """Arguments by name, of a builtin that has no signature."""
-    args, kwargs = run.arguments()
-    bound = dict(defaults)
-    bound.update(zip([*names, *defaults], args, strict=False))
-    bound.update({("input" if key == "self" else key): value for key, value in kwargs.items()})
-    return bound
-
-
 # What reorders floats: straight at some points of a piece proves nothing about those between.
 _REORDERS = frozenset(UNFOLLOWED) - {
     name for name in UNFOLLOWED if UNFOLLOWED[name].startswith("a mask")} - {"argsort", "argmax", "argmin"}
-
-_POOLS = {f"max_pool{d}d": d for d in (1, 2, 3)}
-_ADAPTIVE = {f"adaptive_max_pool{d}d": d for d in (1, 2, 3)}
-_TWO = {"maximum": 1, "minimum": -1, "fmax": 1, "fmin": -1}
-_OVER = {"amax": 1, "amin": -1, "max": 1, "min": -1}
-
 
 def follow(carrier, run) -> list[Rows] | None:
     """Rows of a unit's outputs; None for a call that is not a unit of the table."""
@@ -44,10 +28,8 @@ def follow(carrier, run) -> list[Rows] | None:
     if isinstance(unit, Steps) and not run.in_place and run.places == [0]:
         # Torch's own may lack a derivative, which is 0 wherever there is one.
         run.func = lambda *_, **__: unit.output(_[0] if _ else next(iter(__.values())))
-    if isinstance(unit, Selection):
-        chosen = _selection(run)
-        if chosen is not None:
-            return _select(carrier, run, *chosen)
+    if isinstance(unit, Selection) and (run.places == [0] or len(unit.inputs) > 1):
+        return _select(carrier, run, unit)
     return None
 
 
@@ -79,43 +61,8 @@ def _bend(carrier, run, unit: Hinges) -> list[Rows]:
     return [Rows(line.version, None, tangents, values)]
 
 
-def _selection(run):
-    """The call's selection and its inputs' leaves; None where its arguments make it something else."""
-    name, leaves = run.name, run.leaves
-    args, kwargs = run.arguments()
-    out = run.result() if not run.in_place else None
-    first = leaves[run.places[0]]
-    device = first.device
-    if name in _POOLS or name in _ADAPTIVE:
-        if run.places != [0]:
-            return None
-        out = out[0] if isinstance(out, tuple) else out
-        if name in _ADAPTIVE:
-            return selections.adaptive_pool(_ADAPTIVE[name], first.shape, out.shape, device), [first]
-        bound = _bound(run, "input", "kernel_size", stride=None, padding=0, dilation=1, ceil_mode=False)
-        bound = {key: bound[key] for key in ("stride", "padding", "dilation", "ceil_mode")} \
-            | {"size": bound["kernel_size"]}
-        return selections.pool(_POOLS[name], first.shape, out.shape, device=device, **bound), [first]
-    if name not in _TWO and name not in _OVER:
-        return None
-    sign = _TWO.get(name) or _OVER[name]
-    if name in _OVER:
-        bound = _bound(run, "input", dim=None, keepdim=False, other=None)
-        other = bound["dim"] if isinstance(bound["dim"], Tensor) else bound["other"]
-        if other is None:
-            dims = bound["dim"]
-            dims = None if isinstance(dims, list | tuple) and not dims else dims
-            return selections.over_dimensions(first.shape, dims, sign, device), [first]
-        pair = [args[0] if args else kwargs["input"], other]
-    else:
-        bound = _bound(run, "input", "other")
-        pair = [bound["input"], bound["other"]]
-    shape = torch.broadcast_shapes(pair[0].shape, pair[1].shape)
-    return selections.two(shape, sign, device), pair
-
-
-def _select(carrier, run, selection, tensors) -> list[Rows]:
-    line = carrier.line
+def _select(carrier, run, selection: Selection) -> list[Rows]:
+    line, tensors = carrier.line, selection.inputs
     # A ReLU that waits for this pool is one unit with it.
     waiting = getattr(tensors[0], "_line_rows", None)
     carrier._fresh(tensors[0])
@@ -126,11 +73,11 @@ def _select(carrier, run, selection, tensors) -> list[Rows]:
     else:
         inputs = [line.bring(rows) for rows in [_constant(carrier, tensor) for tensor in tensors]]
     layer = carrier.layer(run.name, sum(tensor.numel() for tensor in tensors))
-    sign, table = selection.sign, selection.table
+    sign, table = selection.sign, selection.windows()
     explicit = any(rows.values is not None for rows in inputs)
 
     def arranged(parts):
-        return selection.arrange([part * sign if sign < 0 else part for part in parts])
+        return selection.rows([part * sign if sign < 0 else part for part in parts])
 
     ends = [line.ends(rows) for rows in inputs]
     joined = not explicit and len(inputs) == 1

@@ -1,6 +1,8 @@
 """What switches: every operation that can put a kink or a jump into an output, defined once."""
 
 from smpcore.units.kinds import Hinge, Hinges, Selection, Steps, moves
-from smpcore.units.table import TABLE, UNFOLLOWED, canonical, describe
+from smpcore.units.selection import windows
+from smpcore.units.table import TABLE, UNFOLLOWED, Unit, canonical, describe, entry
 
-__all__ = ["TABLE", "UNFOLLOWED", "Hinge", "Hinges", "Selection", "Steps", "canonical", "describe", "moves"]
+__all__ = ["TABLE", "UNFOLLOWED", "Hinge", "Hinges", "Selection", "Steps", "Unit", "canonical", "describe", "entry",
+           "moves", "windows"]

@@ -1,4 +1,4 @@
-"""The three ways in which a unit can switch, and the table that units are entered in."""
+"""The three ways in which a unit can switch."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["TABLE", "Hinge", "Hinges", "Selection", "Steps", "entry", "moves"]
+__all__ = ["Hinge", "Hinges", "Selection", "Steps", "moves"]
 
 
 class Hinge(NamedTuple):
@@ -17,7 +17,7 @@ class Hinge(NamedTuple):
     at
         Where its input switches it: a number, or a tensor that broadcasts to the input.
     below, above
-        The unit's slope with respect to its input on either side, at the threshold.
+        The unit's derivative with respect to its input on either side, at the threshold.
     step
         Its value just above minus its value just below: 0 for a kink.
     """
@@ -38,7 +38,7 @@ class Hinges(NamedTuple):
     input
         What crosses the thresholds.
     hinges
-        The thresholds.
+        The thresholds, in increasing order; none for a smooth unit.
     output
         Computes the unit's output, out of place: ``output(input)``.
     straight
@@ -54,6 +54,22 @@ class Hinges(NamedTuple):
     @property
     def inputs(self) -> tuple[Tensor, ...]:
         return (self.input,)
+
+    @property
+    def jumps(self) -> bool:
+        """Whether the value jumps at some threshold."""
+        return any(bool(torch.as_tensor(hinge.step != 0).any()) for hinge in self.hinges)
+
+    def derivative(self, x: Tensor) -> Tensor:
+        """The unit's derivative at ``x``, of the input's shape: by its hinges, or by differentiating ``output``."""
+        if not (self.straight and self.hinges):
+            with torch.enable_grad():
+                inside = x.detach().requires_grad_()
+                return torch.autograd.grad(self.output(inside).sum(), inside)[0]
+        found = torch.as_tensor(self.hinges[0].below).to(x)
+        for hinge in self.hinges:
+            found = torch.where(x > hinge.at, torch.as_tensor(hinge.above).to(x), found)
+        return found
 
 
 class Selection(NamedTuple):
@@ -74,6 +90,10 @@ class Selection(NamedTuple):
         to it.
     arrange
         From (values, places) to what the call returns.
+    best
+        From ``(n, places)`` to the largest value in each window and its place, ``(n, windows)`` each.
+    windows
+        ``windows()`` gives the places in each window, ``(windows, k)``, -1 where a window hangs over the edge.
     """
 
     kind: str
@@ -82,6 +102,15 @@ class Selection(NamedTuple):
     source: Callable[..., Tensor]
     output: Callable[..., tuple[Tensor, Tensor]]
     arrange: Callable[[Tensor, Tensor], object]
+    best: Callable[[Tensor], tuple[Tensor, Tensor]]
+    windows: Callable[[], Tensor]
+
+    def rows(self, parts: list[Tensor]) -> Tensor:
+        """The sources of n calls at once: from inputs ``(n, *shape)`` each to ``(n * rows, places)``."""
+        most = max(x.dim() for x in self.inputs)
+        aligned = [part.reshape(len(part), *[1] * (most - x.dim()), *part.shape[1:])
+                   for part, x in zip(parts, self.inputs, strict=True)]
+        return self.source(*aligned).flatten(0, -2)
 
 
 class Steps(NamedTuple):
@@ -107,15 +136,6 @@ class Steps(NamedTuple):
     @property
     def inputs(self) -> tuple[Tensor, ...]:
         return (self.input,)
-
-
-TABLE: dict[str, Callable] = {}
-
-
-def entry(function: Callable) -> Callable:
-    """Enter a function in the table, under its own name."""
-    TABLE[function.__name__.strip("_")] = function
-    return function
 
 
 def moves(tensor: Tensor) -> bool:

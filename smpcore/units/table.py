@@ -9,17 +9,26 @@ signature that describes the call as one of three things.
 - `Selection`: the largest or smallest of several candidates (pooling, maximum, amax, …).
 - `Steps`: elementwise, its *value* jumps (sign, rounding, …).
 
-To add a unit, add one entry to `elementwise` or `selection`, and its case to the table of the
-tests. `UNFOLLOWED` names what switches and is not followed: a result that depends on it is refused, by name.
+`ELEMENTWISE` has the first and the last of these (a smooth unit has no thresholds), `SELECTIONS` the second; a unit
+of your own is entered with `entry`. `UNFOLLOWED` names what switches and is not followed: a result that depends on it
+is refused, by name.
 """
 
+import functools
 from collections.abc import Callable
 
-# Entering the units is what these two are imported for.
-from smpcore.units import elementwise, selection  # noqa: F401
-from smpcore.units.kinds import TABLE, Hinge, Hinges, Selection, Steps, moves
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-__all__ = ["TABLE", "UNFOLLOWED", "Hinge", "Hinges", "Selection", "Steps", "canonical", "describe", "moves"]
+from smpcore.units.elementwise import ELEMENTWISE
+from smpcore.units.kinds import Hinge, Hinges, Selection, Steps, moves
+from smpcore.units.selection import SELECTIONS
+
+__all__ = ["TABLE", "UNFOLLOWED", "Hinge", "Hinges", "Selection", "Steps", "Unit", "canonical", "describe", "entry",
+           "moves"]
+
+TABLE: dict[str, Callable] = ELEMENTWISE | SELECTIONS
 
 #: What switches and is not followed, and what would do instead.
 UNFOLLOWED = dict.fromkeys(
@@ -59,10 +68,15 @@ _ALIASES = {"clip": "clamp", "absolute": "abs", "fabs": "abs", "max_pool1d_with_
             "max_pool2d_with_indices": "max_pool2d", "max_pool3d_with_indices": "max_pool3d",
             "adaptive_max_pool1d_with_indices": "adaptive_max_pool1d",
             "adaptive_max_pool2d_with_indices": "adaptive_max_pool2d",
-            "adaptive_max_pool3d_with_indices": "adaptive_max_pool3d", "fix": "trunc", "sgn": "sign"}
+            "adaptive_max_pool3d_with_indices": "adaptive_max_pool3d", "fix": "trunc", "sgn": "sign",
+            "log_sigmoid": "logsigmoid", "special_expit": "sigmoid"}
 
 
-def describe(name: str, args: tuple, kwargs: dict) -> Hinges | Selection | Steps | None:
+# By what other names torch's functions take their arguments.
+_ARGUMENTS = {"self": "input", "x": "input", "axis": "dim", "keepdims": "keepdim"}
+
+
+def describe(name: str, args: tuple, kwargs: dict, smooth: bool = False) -> Hinges | Selection | Steps | None:
     """What one call of an operation of `TABLE` can do; None where it cannot switch.
 
     Parameters
@@ -71,13 +85,60 @@ def describe(name: str, args: tuple, kwargs: dict) -> Hinges | Selection | Steps
         As `canonical` gives it.
     args, kwargs
         As the model gave them.
+    smooth
+        Describe smooth units as well, as `Hinges` without thresholds.
 
     Raises
     ------
     ValueError
         For a call that switches in a way that is not followed, with the way round.
     """
-    kwargs = {key: value for key, value in kwargs.items() if key not in ("inplace", "out")}
+    kwargs = {_ARGUMENTS.get(key, key): value for key, value in kwargs.items() if key not in ("inplace", "out")}
     if "input" in kwargs:
-        args, kwargs = (kwargs.pop("input"), *args), kwargs
-    return TABLE[name](*args, **kwargs)
+        args = (kwargs.pop("input"), *args)
+    found = TABLE[name](*args, **kwargs)
+    return None if isinstance(found, Hinges) and not found.hinges and not smooth else found
+
+
+def entry(description: Callable[..., Hinges | Steps]) -> Callable[..., Tensor]:
+    """Enter an elementwise unit of your own in the table, under its function's name.
+
+    Parameters
+    ----------
+    description
+        ``description(x, *settings)`` gives the `Hinges`, or `Steps`, of one call.
+
+    Returns
+    -------
+    Callable
+        What a model calls: ``unit(x, *settings)``, of the shape of ``x``. Attribution, tracing and both predictions see
+        it as one call; as a module it is ``units.Unit(unit, *settings)``.
+
+    Raises
+    ------
+    ValueError
+        For a name that torch has already.
+    """
+    name = description.__name__
+    if any(hasattr(place, canonical(description)[0]) for place in (torch, torch.Tensor, F)) or name != name.strip("_"):
+        raise ValueError(f"{name} is a name of torch's, or has underscores at its ends: give the unit one of its own")
+
+    @functools.wraps(description)
+    def unit(x, *args, **kwargs):
+        if torch.overrides.has_torch_function((x,)):
+            return torch.overrides.handle_torch_function(unit, (x,), x, *args, **kwargs)
+        return description(x, *args, **kwargs).output(x)
+
+    TABLE[name] = description
+    return unit
+
+
+class Unit(nn.Module):
+    """A unit as a module: ``forward(x)`` is ``function(x, *settings)``."""
+
+    def __init__(self, function: Callable[..., Tensor], *args, **kwargs):
+        super().__init__()
+        self.function, self.args, self.kwargs = function, args, kwargs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, *self.args, **self.kwargs)

@@ -288,3 +288,10 @@ def test_the_command_becomes_the_environments_python(installed):
     printed, _ = process.communicate(timeout=LONG)
     assert process.returncode == 5
     assert printed.split() == [str(process.pid), "--here", "a", "b"]
+
+
+@pytest.mark.parametrize(("text", "short"), [
+    ("a word", "a word"), ("12345678901", "12345 … (1 characters are left out) … 78901"), ("\ud800", "\\ud800"),
+    (ValueError("why"), "why")])
+def test_a_sentence_fits_the_terminal_and_any_file(text, short):
+    assert environment.shortened(text, most=10) == short

@@ -21,11 +21,19 @@ KNOWN = {
 }
 
 
+def deep(levels):
+    value = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(("text", "value"), [
-    ("3", 3), ("-4", -4), ("010", 10), ("0.5", 0.5), (".5", 0.5), ("1e-3", 0.001), ("1.0e-3", 0.001), ("2.", 2.0),
+    ("3", 3), ("-4", -4), ("-1e-3", -0.001), ("010", 10), ("0.5", 0.5), (".5", 0.5), ("1e-3", 0.001),
+    ("1.0e-3", 0.001), ("2.", 2.0),
     ("true", True), ("False", False), ("[1, 2.5, a]", [1, 2.5, "a"]), ("{a: 1}", {"a": 1}),
     # Words that the YAML of 2005 takes for a number in base 60, a truth and a date.
-    ("1:30", "1:30"), ("yes", "yes"), ("2025-01-02", "2025-01-02"), ("1_000", "1_000"),
+    ("1:30", "1:30"), ("yes", "yes"), ("2025-01-02", "2025-01-02"), ("1_000", "1_000"), ("<<", "<<"),
 ])
 def test_yaml_is_read_as_it_is_meant(text, value):
     found = parameters.read(text)
@@ -43,12 +51,26 @@ def test_a_parameter_that_is_a_word_is_taken_as_it_stands(text):
     ("{a: 1, a: 2}", "'a' is given twice"),
     ("9" * 5000, "the value cannot be read as YAML"),
     ("{[1]: 2}", "the value cannot be read as YAML"),
+    ("&a [*a]", "the alias *a stands within an anchor: write the values out"),
+    ("[" * 5000, "the value cannot be read as YAML"),
 ])
 def test_what_is_not_yaml_is_refused(text, sentence):
     with pytest.raises(parameters.Refused) as refused:
         parameters.read(text)
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_aliases_that_multiply_are_refused_at_once(tmp_path):
+    """Ten to the ninth values in 300 characters."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    (tmp_path / "p.yaml").write_text("all:\n  " + "\n  ".join(lines))
+    with pytest.raises(parameters.Refused, match=r"the alias \*a0 stands within an anchor"):
+        parameters.from_file(tmp_path / "p.yaml", ["01_good"], ["01_good"])
+    (tmp_path / "p.yaml").write_text("all: {box: &here [1, 2], any: *here}")
+    assert parameters.from_file(tmp_path / "p.yaml", ["01_good"], ["01_good"]) == {
+        "01_good": {"box": [1, 2], "any": [1, 2]}}
 
 
 @pytest.mark.parametrize(("text", "found"), [
@@ -78,6 +100,10 @@ def test_values_in_a_row_that_are_not_whole_are_refused(text, sentence):
     ({"box": [1, float("inf")]}, "parameter box is not made of finite numbers"),
     ({"any": {1: 2, "a": 3}}, "parameter any is not made of finite numbers"),
     ({"any": {1, 2}}, "parameter any is not made of finite numbers"),
+    ({"seed": 10**400}, "parameter seed is not made of finite numbers, words and lists: it is not a finite number"),
+    ({"name": "\udcff"}, "parameter name is not made of finite numbers, words and lists: it holds half a surrogate"),
+    ({"any": {"\ud800": 1}}, "a key of it holds half a surrogate pair"),
+    ({"any": deep(60)}, "is nested more than 50 levels deep"),
 ])
 def test_a_parameter_is_checked_by_name_and_type(values, sentence):
     with pytest.raises(parameters.Refused) as refused:

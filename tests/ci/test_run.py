@@ -38,7 +38,7 @@ def here(monkeypatch):
 
 def chosen(folder, **given):
     return argparse.Namespace(**{"notebooks": [], "p": [], "file": None, "output": None, "jobs": 1, "here": True,
-                                 "list": False, "lab": False, "sweep": [], "scheduler": None,
+                                 "connection": None, "list": False, "lab": False, "sweep": [], "scheduler": None,
                                  "force": False, "source": str(folder), **given})
 
 
@@ -79,6 +79,7 @@ def test_running_one_notebook_keeps_the_cards_of_the_others(notebooks, tmp_path,
     (out / "07_damaged").mkdir()
     (out / "07_damaged/run.json").write_text("{")
     assert commands.main(chosen(notebooks, output=str(out), notebooks=["01"], p=[["scale", "3"]])) == 0
+    assert "07_damaged has no card until it runs again, for its files cannot be used: " in capsys.readouterr().err
     page = (out / "index.html").read_text()
     assert "<td>answer</td><td>63</td>" in page
     assert "an earlier run: failed: RuntimeError: the reason" in page
@@ -157,6 +158,48 @@ def test_no_job_at_a_time_is_refused(capsys):
     with pytest.raises(SystemExit):
         command.arguments(["--jobs", "0"])
     assert "at least one notebook has to run at a time" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["-1e-3", "-.5", "-[1]", "-word", "- 1"])
+def test_a_value_may_begin_with_a_minus(value):
+    asked = command.arguments(["01", "-p", "scale", value, "--jobs", "2", "-p", "seed", "3"])
+    assert (asked.notebooks, asked.p, asked.jobs) == (["01"], [["scale", value], ["seed", "3"]], 2)
+
+
+@pytest.mark.parametrize("given", [["-p", "scale"], ["-p", "scale", "--jobs", "2"], ["-p", "scale", "-p", "seed", "1"]])
+def test_a_parameter_without_its_value_is_refused(given, capsys):
+    with pytest.raises(SystemExit):
+        command.arguments(given)
+    assert "argument -p: expected 2 arguments" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--output", "--notebooks-in", "--file"])
+def test_a_place_without_a_name_is_refused(option, capsys):
+    with pytest.raises(SystemExit):
+        command.arguments([option, ""])
+    assert f"{option} '': it names nothing; leave the option out for the default" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("user", "told"), [(0, True), (1000, False)])
+def test_jupyter_is_told_that_root_may_start_it(user, told, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    assert ("--allow-root" in command.lab()) == told
+    assert command.lab()[-1].endswith("notebooks")
+
+
+def test_the_card_of_a_failed_notebook_has_the_notebooks_title(notebooks, tmp_path, here, capsys):
+    """papermill puts a cell of HTML before the others; the error's text is cut where nobody would read on."""
+    write(notebooks, "02_bad", "raise RuntimeError('long ' * 10**6 + ' the end')", plain=True)
+    assert commands.main(chosen(notebooks, output=str(tmp_path / "out"), notebooks=["02"])) == 1
+    printed, page = capsys.readouterr().out, (tmp_path / "out/index.html").read_text()
+    assert "<h2>Title of 02_bad</h2>" in page
+    assert "papermill" not in page
+    for text in (printed, page):
+        assert "RuntimeError: long long" in text
+        assert "characters are left out" in text
+        assert "long  the end" in text
+        assert len(text) < 5000
+    assert commands.main(chosen(notebooks, output=str(tmp_path / "out"), notebooks=["01"])) == 0  # reads it again
 
 
 @pytest.mark.parametrize("option", [["--force"], ["--scheduler", "tcp://127.0.0.1:1"]])

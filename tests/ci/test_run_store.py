@@ -151,6 +151,33 @@ def test_two_sweeps_that_fail_at_once_both_say_why(task, ran, tmp_path, monkeypa
     assert os.listdir(tmp_path / "01_good") == [failed.name]
 
 
+def test_a_second_sweep_waits_for_the_first(tmp_path):
+    program = (f"import sys; sys.path.insert(0, {str(CI)!r})\nimport run_store, pathlib\n"
+               f"with run_store.alone(pathlib.Path({str(tmp_path)!r}), lambda text: print(text, flush=True)):\n"
+               "    print('mine', flush=True)")
+    with run_store.alone(tmp_path):
+        other = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        assert other.stdout.readline().startswith(f"another sweep is at work in {tmp_path}: waiting for it")
+        assert other.poll() is None
+    assert other.communicate(timeout=100)[0] == "mine\n"
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("missing", ["fcntl", "flock"])
+def test_a_place_without_locks_is_no_hindrance(tmp_path, monkeypatch, missing):
+    import fcntl
+
+    def no_locks(*given):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    if missing == "fcntl":
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+    else:
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+    with run_store.alone(tmp_path) as nothing:
+        assert nothing is None
+
+
 def test_what_killed_runs_of_this_machine_left_is_removed(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()

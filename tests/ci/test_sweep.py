@@ -47,8 +47,8 @@ def run(notebooks, output, *more):
 
 def job(notebooks, output, *more):
     """The same in this process; no second import of everything."""
-    import commands as main
-    return main.main(command_line.arguments(["--notebooks-in", str(notebooks), "--output", str(output), *more]))
+    import commands
+    return commands.main(command_line.arguments(["--notebooks-in", str(notebooks), "--output", str(output), *more]))
 
 
 def runs(output, notebook="01_good"):
@@ -98,6 +98,7 @@ def tasks(notebooks, *axes, elsewhere=False, **given):
     (["seed=2025-01-02"], "parameter seed = '2025-01-02' is of type str"),
     ([f"scale=1{'0' * 400}"], "parameter scale is not made of finite numbers"),
     (["seed=1", "seed=2"], "names seed twice"),
+    (["seed=0:100000", "scale=" + ",".join(map(str, range(20)))], "a product of 2,000,000 runs, more than 100,000"),
 ])
 def test_a_sweep_that_cannot_be_run_is_refused_by_name(notebooks, tmp_path, axes, sentence, capsys):
     with pytest.raises(Refused, match=sentence):
@@ -138,6 +139,17 @@ def test_a_device_is_what_it_stands_for_where_the_runs_happen(notebooks, monkeyp
     assert here["auto"] == here["cpu"]  # both are called the same
     assert there["auto"] != there["cpu"]
     assert there["auto"] != here["auto"]
+
+
+def test_a_run_is_named_by_a_hash_of_everything_that_makes_it(notebooks):
+    """Spelled out, for an earlier sweep is resumed by these names."""
+    import hashlib
+
+    import smpcore
+    cells = [cell["source"] for cell in json.loads((notebooks / "01_good.ipynb").read_text())["cells"]]
+    cells = ["".join(source) for source in cells]
+    content = [cells, {"seed": 3, "device": "cpu", "scale": 2.0, "name": "a"}, smpcore.__version__]
+    assert names(notebooks, "seed=3") == {hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]}
 
 
 def test_a_value_given_twice_runs_once(notebooks):
@@ -232,12 +244,15 @@ def test_a_killed_worker_has_its_run_done_again(notebooks, tmp_path):
     assert sorted(results.load(tmp_path / "out")["answer"]) == [42, 43, 44, 45]
 
 
-def test_two_sweeps_into_one_folder_do_not_hurt_each_other(notebooks, tmp_path):
+def test_two_sweeps_into_one_folder_do_each_run_once(notebooks, tmp_path):
+    log = tmp_path / "started"
+    write(notebooks, "01_good", f"open({str(log)!r}, 'a').write('x')", plain=True)
     both = [command(notebooks, tmp_path / "out", "--sweep", "seed=0:3") for _ in range(2)]
     for process in both:
         printed, _ = process.communicate(timeout=LONG)
         assert process.returncode == 0, printed
     assert sorted(results.load(tmp_path / "out")["answer"]) == [42, 43, 44]
+    assert log.read_text() == "xxx"
     assert not [path for path in (tmp_path / "out/01_good").iterdir() if path.name.startswith(".")]
 
 

@@ -49,7 +49,7 @@ def test_three_files_say_everything(tmp_path):
 def test_words_cannot_end_or_hide_the_script(tmp_path):
     record(tmp_path / "01_good/1", 1, name="<!--<script></script>")
     html = sweep_page.page(results.load(tmp_path), {}, tmp_path)
-    data = html.split("<script>", 1)[1].split((CI / "page.js").read_text(encoding="utf-8"))[0]
+    data = html.split("<script>", 1)[1].split((CI / "sweep_page.js").read_text(encoding="utf-8"))[0]
     assert "<" not in data
     assert "\\u003c!--\\u003cscript>\\u003c/script>" in data
     assert html.count("<script>") == html.count("</script>") == 1

@@ -63,6 +63,9 @@ def test_every_setting_runs_everything_on_request(monkeypatch):
                     for name, _, more in found if name.startswith(what)}
         assert settings == {(told, count) for told in (None, "avx2", "default") for count in ("1", "2", "4")}
     assert not [line for _, line, _ in found if "numeric" in line]
+    count = "import torch; print(torch.get_num_threads())"  # also where there are fewer cores
+    told = next(more for name, _, more in found if name == "tests with 4 threads")
+    assert subprocess.check_output([sys.executable, "-c", count], env={**os.environ, **told}, text=True) == "4\n"
     assert [more.get("ATEN_CPU_CAPABILITY") for _, line, more in found if "ci/run.py" in line] == [
         None, "avx2", "default"]
 

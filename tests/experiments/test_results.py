@@ -59,6 +59,20 @@ def test_the_record_has_everything(tmp_path):
     assert content["rows"] == [{"x": 0.5, "y": [1.0, 1.0], "z": None}]
 
 
+def test_the_record_of_a_machine_without_matplotlib(tmp_path, monkeypatch):
+    real = results.importlib.metadata.version
+
+    def version(name):
+        if name == "matplotlib":
+            raise results.importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(results.importlib.metadata, "version", version)
+    versions = json.loads(begin(tmp_path).save({"smp": 1.0}).read_text())["versions"]
+    assert "matplotlib" not in versions
+    assert versions["torch"] == torch.__version__
+
+
 @pytest.mark.parametrize(("value", "kind"), [
     ("many", "str"), ([1.0], "list"), (torch.ones(2), "Tensor"), (float("nan"), "float"), (np.inf, "float")])
 def test_a_result_is_one_number(value, kind, tmp_path):

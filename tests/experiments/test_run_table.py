@@ -52,6 +52,11 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
         results.load(tmp_path / "nowhere")
 
 
+def test_a_run_is_in_the_table_once(tmp_path):
+    record(tmp_path / "a" / "b")
+    assert len(results.load([tmp_path, tmp_path, tmp_path / "a"])) == 1
+
+
 def test_a_folder_without_runs_is_an_empty_table(tmp_path):
     assert results.load(tmp_path).empty
 
@@ -114,6 +119,17 @@ def test_a_meaning_is_the_notebooks_own_where_it_gives_one(tmp_path):
     ('{"notebook": "a", "parameters": {}, "results": {"smp": Infinity}}', "it has Infinity"),
     ('{"notebook": "a", "parameters": {}, "results": {"smp": 1e999}}', "its result smp = inf is not a finite number"),
     ("\ud800", "utf-8"),
+    ('{"notebook": "a", "parameters": {}, "results": {"smp": true}}', "its result smp = True is not a finite number"),
+    ('{"notebook": "a", "parameters": {}, "results": {"smp": %s}}' % ("9" * 400), "its result smp = 9+ is not a fin"),
+    ('{"notebook": "a", "parameters": {}, "results": {"smp": %s}}' % ("9" * 5000), "Exceeds the limit"),
+    ('{"notebook": "a", "parameters": {"n": %s}, "results": {}}' % ("9" * 400),
+     r"it\['parameters'\]\['n'\] is not a finite number"),
+    ('{"notebook": "a", "parameters": {"n": 1e400}, "results": {}}', r"it\['parameters'\]\['n'\] is not a finite"),
+    ('{"notebook": "a\\ud800", "parameters": {}, "results": {}}', "holds half a surrogate pair, which no text file"),
+    (json.dumps({"notebook": "a", "parameters": {"n": json.loads("[" * 60 + "]" * 60)}, "results": {}}),
+     "nested more than 50 levels"),
+    ("[" * 100_000, "it is nested too deeply to be read"),
+    ('{"notebook": "a", "parameters": {}, "results": {}, "meanings": {"smp": 1}}', "its smp is not text"),
 ])
 def test_a_record_that_is_damaged_is_named_and_left_out(tmp_path, text, why):
     path = record(tmp_path / "a") / "02_relu.json"
@@ -127,6 +143,8 @@ def test_a_record_that_is_damaged_is_named_and_left_out(tmp_path, text, why):
 
 @pytest.mark.parametrize(("about", "why"), [
     ('{"seconds": 1, "meanings": []}', "its meanings are not a dictionary"), ("{}", "it has no seconds"),
+    ('{"seconds": 1e999}', "it has no seconds"), ('{"seconds": 1, "error": 2}', "its error is not text"),
+    ('{"seconds": 1, "overhead": 1e400}', r"it\['overhead'\] is not a finite number"),
     ("[]", "it is not a record")])
 def test_what_is_said_of_a_run_is_checked_too(tmp_path, about, why):
     path = record(tmp_path / "a") / "run.json"

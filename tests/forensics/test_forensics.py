@@ -1,5 +1,6 @@
 """The forensic tool: features without scale and speed, held-out networks, verdicts, refusals."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -251,52 +252,77 @@ def test_the_bank_is_made_alike_twice():
     assert make_bank([recipe]) == make_bank([recipe])
 
 
-# Softplus with max pooling: a bank's network that rounding hardly touches in its 700 steps, and that has kinks.
+# One network of the bank, softplus with max pooling: its weights are stored, after all its 700 steps and after 30.
 AGAIN = 12
+EARLY = dataclasses.replace(recipes()[AGAIN], steps=30)
 
 
 @pytest.fixture(scope="module")
-def trained_again():
-    """One of the bank's networks, trained on this machine: its recipe, its curves and its test error."""
-    trained = train(recipes()[AGAIN])
-    return trained.recipe, watch(trained, 2001).numpy(), trained.test_error
+def weights(pytestconfig):
+    """Its weights, by "trained" or "30 steps" and the name of the parameter."""
+    return np.load(pytestconfig.rootpath / "tests" / "data" / f"bank_network_{AGAIN}.npz")
 
 
-def share_that_differs(again):
-    """Of the 936 features of one network, under 13 conditions, those that are off what is shipped by more than a
+@pytest.fixture(scope="module")
+def drawn(weights):
+    """Its curves, drawn with the stored weights in float64: the same on every machine."""
+    recipe = recipes()[AGAIN]
+    model = regressors.regressor(recipe)
+    model.load_state_dict({name: torch.from_numpy(weights[f"trained/{name}"]) for name in model.state_dict()})
+    return recipe, watch(regressors.Trained(recipe, model.eval(), 0.0, 1.0), 2001).numpy()
+
+
+def share_that_differs(recipe, curves):
+    """Of the 936 features of a network, under 13 conditions, those that are off what is shipped by more than a
     twentieth of what they vary by in the bank.
 
-    Most features are a logarithm of what is found above a threshold, so rounding moves a few of them by much: a mean
-    square would tell of those few alone.
+    Most features are a logarithm of what is found above a threshold: a little rounding moves few of them, but those
+    by much.
     """
     spread = table(forensics.bank(), "kinked")[0].std(0)
-    shipped = forensics.bank()[AGAIN]["features"]
-    missed = [np.abs(np.array(rows) - again["features"][name]) / spread for name, rows in shipped.items()]
-    return (np.stack(missed) > 0.05).mean()
+    again, shipped = bank_entry(recipe, curves, 0.0)["features"], forensics.bank()[AGAIN]["features"]
+    return (np.stack([np.abs(np.array(shipped[name]) - again[name]) / spread for name in shipped]) > 0.05).mean()
 
 
-def test_a_network_of_the_bank_trained_again_has_the_features_that_are_shipped(trained_again):
-    """MEASURED"""
-    again, shipped = bank_entry(*trained_again), forensics.bank()[AGAIN]
-    assert again["recipe"] == shipped["recipe"]
-    assert again["test_error"] == pytest.approx(shipped["test_error"], abs=3e-4)
-    assert share_that_differs(again) < 0.02
-    rows = np.array(again["features"]["clean"])
-    assert forensics.verdict(probability(forensics._head("kinked"), rows).mean(), rows)[0] == "kinked"
+def test_the_features_of_a_network_of_the_bank_are_those_that_are_shipped(drawn):
+    """1 of 936 is off, for the shipped bank was trained on another machine, whose weights had other last digits."""
+    assert share_that_differs(*drawn) < 0.005
 
 
 @pytest.mark.parametrize(("change", "least"), [({"threshold": 5.5}, 0.2), ({"window": 11}, 0.15)])
-def test_a_change_of_the_metric_is_seen_in_the_features(trained_again, monkeypatch, change, least):
+def test_a_change_of_the_metric_is_seen_in_the_features(drawn, monkeypatch, change, least):
     """What the test above catches: a threshold raised by a tenth moves 27 % of the features, a wider window 22 %."""
     monkeypatch.setattr(feature_file, "smp", lambda *given, **more: smp(*given, **more, **change))
-    assert share_that_differs(bank_entry(*trained_again)) > least
+    assert share_that_differs(*drawn) > least
 
 
-def test_a_change_of_the_training_is_seen_in_the_features(monkeypatch):
-    """A learning rate higher by a twentieth moves 39 % of them, another seed 54 to 58 %."""
-    monkeypatch.setattr(regressors, "_RATE", 1.05 * regressors._RATE)
-    (again,) = make_bank([recipes()[AGAIN]])
-    assert share_that_differs(again) > 0.2
+def furthest(weights):
+    """By how much the weight that is furthest off differs from what is stored, after 30 steps of training here."""
+    model = train(EARLY).model
+    return max(float((part - torch.from_numpy(weights[f"30 steps/{name}"])).abs().max())
+               for name, part in model.state_dict().items())
+
+
+def test_a_network_of_the_bank_begins_its_training_as_it_did(weights):
+    """On three instruction sets with 1, 2 and 4 threads no weight is off by more than 4e-6 after 30 steps. Rounding is
+    magnified afterwards: to 3e-4 after 100 steps, and after 700 a quarter of the features may be others."""
+    assert furthest(weights) < 5e-5
+
+
+def test_a_change_of_the_training_is_seen_in_its_beginning(weights, monkeypatch):
+    """A learning rate higher by a thousandth moves a weight by 5e-3."""
+    monkeypatch.setattr(regressors, "_RATE", 1.001 * regressors._RATE)
+    assert furthest(weights) > 1e-3
+
+
+def test_a_network_of_the_bank_trained_again_is_judged_alike():
+    """Its error stays within a tenth, the most that rounding moved it by in 25 networks of the bank: by 2e-3 of itself
+    in this one. Other seeds have errors lower by a fifth and higher by a sixth."""
+    (again,), shipped = make_bank([recipes()[AGAIN]]), forensics.bank()[AGAIN]
+    assert again["recipe"] == shipped["recipe"]
+    assert again["test_error"] == pytest.approx(shipped["test_error"], rel=0.1)
+    rows = np.array(again["features"]["clean"])
+    assert forensics.verdict(probability(judge._head("kinked"), rows).mean(), rows)[0] == "kinked"
 
 
 def test_a_network_that_learned_nothing_is_refused():

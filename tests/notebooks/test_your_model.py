@@ -125,7 +125,12 @@ def test_a_model_and_a_path_that_do_not_fit(mine, model, path, outputs, says):
 
 def test_a_model_and_a_path_that_fit(mine):
     times = torch.linspace(0, 1, 5, dtype=torch.float64)
-    models.check_fit(models.load_model(f"{mine}:many"), models.load_path(f"{mine}:path"), times, [99, 3])
+    model, path = models.load_model(f"{mine}:many"), models.load_path(f"{mine}:path")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert models.check_fit(model, path, times, [99, 3]) is None
+    # What was checked holds: the outputs are there, and the model is as it was.
+    assert model(path(times).float())[:, [99, 3]].isfinite().all()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def execute(output_dir, last=None, **parameters):

@@ -309,6 +309,57 @@ BAD = [
 ]
 
 
+T = torch.linspace(0, 1, 3, dtype=torch.float64)
+
+
+def bad(call, says, *values, kind=ValueError):
+    return [(lambda value=value: call(value), kind, says) for value in values]
+
+
+BAD += [
+    *bad(lambda v: paths.line(A, v), "end has to be an input, a tensor", None, "x", {"a": 1}, kind=TypeError),
+    *bad(lambda v: paths.line(v, v), "start holds complex numbers", A + 1j, kind=TypeError),
+    *bad(lambda v: paths.line(A, B, v), "length = ", math.nan, math.inf, -1.0, None, "1", True, 10**400),
+    *bad(lambda v: paths.circle(v), "shape = .* at least two input values and at most 268,435,456",
+         2.5, None, "ab", 0, -3, (2, -3), (2, 0), (2.0, 3), True, 10**12, (10**6, 10**6)),
+    *bad(lambda v: paths.circle(4, radius=v), "radius = ", 0, math.nan, math.inf, "1", [1.0]),
+    *bad(lambda v: paths.circle(4, seed=v), "seed = .*: a whole number", math.nan, None, "1", 1.5, 2**70),
+    *bad(lambda v: paths.circle_through(A, B, v), "third has to be", None, "x", kind=TypeError),
+    *bad(lambda v: paths.circle_through(A, B, v), "third holds NaN|differ in shape", A * math.inf, A[0]),
+    *bad(lambda v: paths.circle(4).slope(v), "times of a path", None, [0.0], torch.arange(3), kind=TypeError),
+    *bad(lambda v: paths.line(A, B).slope(v), r"shape \(P,\)", torch.zeros(2, 2)),
+    *bad(lambda v: paths.load_picture(v), "picture = ", 3.5, b"abc", GREY + 1j, [["a"]], "~nobody-here/a.png", {}),
+    *bad(lambda v: paths.load_picture(GREY, v), "channels = ", True, 1.0, "1", [1], 4, GREY),
+    *bad(lambda v: paths.picture(GREY, size=v), "size = .*whole numbers of pixels",
+         2.5, None, "ab", True, (3, None), (4, 4.0), -1, 10**9),
+    *bad(lambda v: paths.picture(GREY, mean=v), "mean = ", math.nan, None, "0"),
+    *bad(lambda v: paths.picture(GREY, std=v), "std = ", -1, math.nan, math.inf, None, "1"),
+    *bad(lambda v: paths.picture(GREY, pan=v), "pan = ", math.nan, None, (1, math.nan), (1, 2, 3), "12"),
+    *bad(lambda v: paths.picture(GREY, zoom=v), "zoom = ", -1, math.nan, None, "2", True),
+    *bad(lambda v: paths.picture(GREY, turn=v), "turn = ", math.inf, None, True),
+    *bad(lambda v: paths.picture(GREY, prefilter=v), "prefilter = ", None, 3, ["area"], np.array(["area", "none"])),
+    *bad(lambda v: paths.picture(GREY, pan=v)(T), r"pan\(t\) gives .* a tensor \(3, 2\)", torch.sin, lambda t: 1.0),
+    *bad(lambda v: paths.picture(GREY, zoom=v)(T), r"zoom\(t\) gives .* a tensor \(3,\)", lambda t: t[:, None]),
+    *bad(lambda v: paths.picture(GREY, turn=v)(T), r"turn\(t\) gives .* a tensor \(3,\)", lambda t: None),
+    *bad(lambda v: paths.picture(GREY).to_picture(T, v), "points has to be a tensor",
+         [[0.5, 0.5]], None, torch.zeros(4, 3), torch.zeros(2), torch.zeros(2, 4, 2)),
+    *bad(lambda v: paths.picture(GREY).to_picture(v, torch.zeros(4, 2)), "times of a path", None, kind=TypeError),
+    *bad(lambda v: paths.render_blobs(v, T), "position is a floating torch tensor", None, [[1.0, 2.0]],
+         torch.zeros(3, 2, dtype=torch.int64), kind=TypeError),
+    *bad(lambda v: paths.render_blobs(torch.zeros(3, 2), v), "angle is a floating torch tensor", None, 0.5,
+         kind=TypeError),
+    *bad(lambda v: paths.render_blobs(v, T), "one row for each picture", torch.zeros(()), torch.zeros(3, 3)),
+    *bad(lambda v: paths.render_ellipsoids(v), "angles is a floating torch tensor", None, "x", kind=TypeError),
+    *bad(lambda v: paths.render_ellipsoids(torch.zeros(3, 2), light=v), "light = ", (0, 0, 0), (1, 2), None, math.nan),
+    *[row for make in (paths.blob, paths.ellipsoid) for row in (
+        *bad(lambda v, make=make: make(size=v), "size = .*from 2 to 16384", 0, 2.5, None, "32", True, (4, 4), 10**9),
+        *bad(lambda v, make=make: make(axes=v), "axes = .* numbers are needed, each positive",
+             0.1, None, (0.1, 0.2, 0.3, 0.4), (0.1, math.nan), (math.inf, 1, 1), "abc"),
+        *bad(lambda v, make=make: make(reach=v), "reach = ", 0.1, None, (1, math.nan), (1, 2, 3)))],
+    *bad(lambda v: paths.blob(turns=v), "turns = ", math.nan, None, "1"),
+]
+
+
 @pytest.mark.parametrize(("call", "kind", "says"), BAD)
 def test_what_bad_input_gets(call, kind, says):
     with pytest.raises(kind, match=says):

@@ -8,7 +8,8 @@ from torch import nn
 
 from smpcore import models, paths, propagation
 from smpcore.propagation.layer_graph import known_layers
-from smpcore.propagation.random_weights.max_pool import shared_pairs, windows
+from smpcore.propagation.random_weights.max_pool import shared_pairs
+from smpcore.units import windows
 
 F64 = torch.float64
 
@@ -114,7 +115,7 @@ def test_maps_that_do_not_fit_are_refused(model, sentence):
     ({"kernel_size": 3, "stride": 2, "dilation": 2}, (7,), 1 / 6),
 ])
 def test_pairs_of_several_windows_are_counted(settings, sides, share):
-    assert shared_pairs(windows(settings, sides)[0]) == pytest.approx(share)
+    assert shared_pairs(windows(sides, **settings)[0]) == pytest.approx(share)
 
 
 def test_what_overlaps_too_much_is_refused_with_measured_windows_only_for_their_size():

@@ -84,6 +84,32 @@ REFUSED = [
 ]
 
 
+REFUSED += [
+    ({"kernel": kernel}, "is not known: choose one of") for kernel in (None, 3, ["rbf"], b"rbf")
+] + [
+    ({"length_scale": value}, "length_scale = .* it has to be positive and finite")
+    for value in (0, -1.0, math.nan, math.inf, None, "0.5", True, [], [1.0, "2"], [[1.0]], 10**400)
+] + [
+    ({"variance": value}, "variance = .* it has to be positive and finite")
+    for value in (0, math.nan, None, "1", [1.0, 0.0])
+] + [
+    ({"samples": value}, "samples = .*at least 2 samples.*whole numbers") for value in (2.5, math.nan, None, "9", True)
+] + [
+    ({"count": value}, "count = .*one signal are needed.*whole numbers") for value in (1.5, -3, None, [2])
+] + [
+    ({"duration": value}, "duration = .*a positive duration") for value in (-1.0, math.nan, math.inf, None, "20")
+] + [
+    ({"kernel": "periodic", "period": value}, "period = .* needs a positive period") for value in (0, math.nan, "5")
+] + [
+    ({"seed": value}, "seed = .*: a whole number of at most 64 bits") for value in (math.nan, 1.5, None, "1", 2**64)
+] + [
+    ({"samples": 10**12}, "1 signals of 1000000000000 samples: one call draws at most 268,435,456 numbers"),
+    ({"count": 10**9}, "one call draws at most"),
+]
+for row in REFUSED:
+    row[0].setdefault("kernel", "rbf")
+
+
 @pytest.mark.parametrize(("changes", "sentence"), REFUSED)
 def test_refused(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
@@ -136,6 +162,82 @@ def test_moving_pictures_drift_and_have_exact_slopes():
     assert torch.allclose(drawn.values[0, 500:, :-1], drawn.values[0, :-500, 1:], atol=1e-10)
     central = (drawn.values[:, 2:] - drawn.values[:, :-2]) / (2 * 4.0 / 2000)
     assert torch.allclose(central, drawn.slopes[:, 1:-1], atol=1e-5)
+
+
+TIMES = torch.linspace(0, 1, 9)
+
+
+@pytest.mark.parametrize(("kind", "changes", "sentence"), [
+    *[(ValueError, {"jump_std": value}, "jump_std = .*finite numbers of at least 0")
+      for value in (math.nan, math.inf, -1.0, None, "1", [1.0])],
+    *[(ValueError, {"margin": value}, "margin = .*finite numbers of at least 0") for value in (math.nan, -0.1, None)],
+    *[(ValueError, {"kinks": value}, "negative number of kinks") for value in (1.5, math.nan, None, "3", True)],
+    *[(ValueError, {"count": value}, "at least one signal") for value in (1.5, None)],
+    *[(ValueError, {"seed": value}, "seed = ") for value in (math.nan, "a", -(2**64))],
+    (ValueError, {"kinks": 10**12}, "1 signals of 9 samples and 1000000000000 kinks: one call draws at most"),
+    *[(TypeError, {"times": value}, "times is a torch tensor of real numbers, not")
+      for value in ([0, 1], None, 3.0, TIMES > 0.5, TIMES + 1j)],
+    (ValueError, {"times": TIMES.flip(0)}, r"times \(9,\) has to be \(samples,\), at least two, and increase"),
+    (ValueError, {"times": torch.zeros(2, 3)}, r"times \(2, 3\)"),
+    (ValueError, {"times": torch.zeros(())}, r"times \(\)"),
+    (ValueError, {"times": torch.zeros(1)}, r"times \(1,\)"),
+    (ValueError, {"times": TIMES * math.nan}, "times holds NaN"),
+])
+def test_bad_hinges_get_a_sentence(kind, changes, sentence):
+    with pytest.raises(kind, match=sentence):
+        signals.hinge_signals(**{"times": TIMES, "kinks": 3, **changes})
+
+
+@pytest.mark.parametrize(("kind", "call", "sentence"), [
+    (TypeError, ([0.0, 1.0], TIMES, TIMES), "times is a torch tensor of real numbers, not list"),
+    (TypeError, (TIMES, 0.5, TIMES), "kink_times is a torch tensor"),
+    (TypeError, (TIMES, TIMES, TIMES + 1j), "kink_jumps is a torch tensor of real numbers, not torch.complex64"),
+    (ValueError, (TIMES, TIMES * math.inf, TIMES), "kink_times holds NaN or infinity"),
+    (ValueError, (TIMES[None], TIMES, TIMES), r"times \(1, 9\) has to be"),
+    (ValueError, (TIMES, TIMES[0], TIMES[0]), r"kink_times \(\) \(..., kinks\)"),
+])
+def test_bad_ramps_get_a_sentence(kind, call, sentence):
+    with pytest.raises(kind, match=sentence):
+        signals.hinges(*call)
+
+
+def test_hinges_of_mixed_types_are_computed_in_the_widest():
+    values, slopes = signals.hinges(TIMES, torch.tensor([0.5], dtype=torch.float64), torch.tensor([2]))
+    assert values.dtype == slopes.dtype == torch.float64
+    assert float(values[-1]) == 1.0
+
+
+@pytest.mark.parametrize("law", [lambda **more: signals.slope_variance(**more),
+                                 lambda **more: signals.autocovariance(lags=TIMES, **more)])
+@pytest.mark.parametrize("changes", [
+    {"kernel": "sinc"}, {"kernel": None}, {"length_scale": 0}, {"length_scale": math.nan}, {"length_scale": "1"},
+    {"variance": -1.0}, {"variance": None}, {"kernel": "periodic"}, {"kernel": "periodic", "period": math.inf},
+])
+def test_the_laws_refuse_what_cannot_be_drawn(law, changes):
+    with pytest.raises(ValueError, match=r"is not known|it has to be positive and finite|needs a positive period"):
+        law(**{"kernel": "rbf", "length_scale": 1.0, **changes})
+
+
+def test_lags_are_a_tensor():
+    with pytest.raises(TypeError, match="lags is a torch tensor, not list"):
+        signals.autocovariance("rbf", [0.0, 1.0], length_scale=1.0)
+
+
+@pytest.mark.parametrize("changes", [
+    {name: value} for name in ("height", "width") for value in (-1, 1.5, math.nan, None, "2", True)
+] + [{name: value} for name in ("length_scale", "variance") for value in (-1.0, math.nan, math.inf, None, "2", [1.0])
+     ] + [{"velocity": value} for value in (math.nan, 1.0, None, "ab", (1.0, math.nan), (1.0, math.inf), (1, 2, 3))])
+def test_bad_pictures_get_a_sentence(changes):
+    for draw in (lambda **more: signals.moving_pictures(11, 1.0, **more), signals.picture_covariances):
+        with pytest.raises(ValueError, match=f"{next(iter(changes))} = .*a velocity has two parts, finite numbers"):
+            draw(**{"height": 2, "width": 2, **changes})
+
+
+@pytest.mark.parametrize("changes", [{"samples": 10**9}, {"height": 10**9}, {"velocity": (1e12, 0.0)},
+                                     {"length_scale": 1e-9}])
+def test_pictures_too_large_are_refused_before_they_are_drawn(changes):
+    with pytest.raises(ValueError, match="one call draws at most 268,435,456 numbers"):
+        signals.moving_pictures(**{"samples": 11, "duration": 1.0, "height": 2, "width": 2, **changes})
 
 
 @pytest.mark.parametrize("changes", [{"height": 0}, {"length_scale": 0.0}, {"velocity": (1.0,)}])

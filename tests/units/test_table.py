@@ -3,11 +3,12 @@
 import pytest
 import torch
 from brute import brute_smp
-from cases import ALL, UNITS
+from cases import ALL, UNITS, shifted_leaky
 from torch.nn import functional as F
 
-from smpcore import attribute, paths
+from smpcore import attribute, paths, units
 from smpcore.units import table as switches
+from smpcore.units.elementwise import ELEMENTWISE
 
 
 def by_name(case):
@@ -19,7 +20,15 @@ def test_every_entry_has_a_case(op):
     assert any(case.name.split(",")[0] == op for case in UNITS), f"add a case for {op} to tests/cases.py"
 
 
-@pytest.mark.parametrize("case", [case for case in UNITS if not case.jumps], ids=by_name)
+@pytest.mark.parametrize("case", [case for case in UNITS if case.smooth], ids=by_name)
+def test_a_smooth_unit_is_no_layer_that_switches(case):
+    model, start, end = case.build(1)
+    found = attribute(model, paths.line(start, end), torch.linspace(0, 1, 101, dtype=torch.float64))
+    assert found.layers == []
+    assert found.total.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("case", [case for case in UNITS if not case.jumps and not case.smooth], ids=by_name)
 def test_a_unit_agrees_with_the_count(case):
     model, start, end = case.build(1)
     path = paths.line(start, end)
@@ -92,6 +101,59 @@ def test_calls_that_cannot_be_followed(op, match):
 
 def test_the_cases_have_names_of_their_own():
     assert len({case.name for case in ALL}) == len(ALL)
+
+
+HINGED = [name for name, entry in ELEMENTWISE.items() if name not in ("prelu", "threshold", "heaviside", "round")]
+
+
+@pytest.mark.parametrize("name", HINGED)
+def test_hinges_are_where_the_output_bends(name):
+    settings = {"clamp": (-0.5, 0.5), "clamp_min": (-0.5,), "clamp_max": (0.5,), "elu": (0.5,)}.get(name, ())
+    x = torch.linspace(-8, 8, 4000, dtype=torch.float64)
+    seen = units.describe(name, (x, *settings), {}, smooth=True)
+    if isinstance(seen, units.Steps) or seen.jumps:
+        assert units.describe(name, (x, *settings), {}) is not None
+        return
+    inside = x.clone().requires_grad_()
+    (true,) = torch.autograd.grad(seen.output(inside).sum(), inside)
+    torch.testing.assert_close(seen.derivative(x), true)
+    assert (units.describe(name, (x, *settings), {}) is None) == (not seen.hinges)
+    for at, below, above, _ in seen.hinges:
+        sides = torch.tensor([at - 1e-9, at + 1e-9], dtype=torch.float64)
+        torch.testing.assert_close(seen.derivative(sides), torch.tensor([below, above], dtype=torch.float64),
+                                   rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["relu", "sum", "scaled_", "softmax"])
+def test_a_unit_of_ones_own_takes_no_name_of_torchs(name):
+    def describes(x):
+        return units.Hinges(name, x, (), torch.tanh)
+
+    describes.__name__ = name
+    with pytest.raises(ValueError, match=f"{name} is a name of torch's, or has underscores"):
+        units.entry(describes)
+    assert units.TABLE.get(name) is not describes
+
+
+def test_a_unit_of_ones_own_is_a_function_and_a_module():
+    x = torch.linspace(-3, 3, 13)
+    torch.testing.assert_close(shifted_leaky(x), torch.where(x > -1, x, 0.2 * x - 0.8))
+    torch.testing.assert_close(units.Unit(shifted_leaky, below=0.5)(x), torch.where(x > -1, x, 0.5 * x - 0.5))
+
+
+# settings, sides, sides behind
+@pytest.mark.parametrize(("settings", "sides", "outer"), [
+    ({"kernel_size": 3, "stride": 2, "padding": 1}, (6, 6), (3, 3)),
+    ({"kernel_size": 2, "ceil_mode": True}, (5, 7), (3, 4)),
+    ({"kernel_size": (2, 3), "dilation": 2}, (6, 7), (2, 1)), ({"kernel_size": 3, "stride": []}, (9,), (3,)),
+    ({"kernel_size": 2, "stride": 1}, (3, 3, 4), (2, 2, 3)),
+])
+def test_windows_are_torchs(settings, sides, outer):
+    table, found = units.windows(sides, **settings)
+    assert found == outer
+    x = torch.randn(1, 1, *sides, generator=torch.Generator().manual_seed(0))
+    inside = x.flatten()[table.clamp(min=0)].masked_fill(table < 0, -torch.inf).amax(1)
+    torch.testing.assert_close(inside, getattr(F, f"max_pool{len(sides)}d")(x, **settings).flatten())
 
 
 @pytest.mark.parametrize("function", [torch.relu, F.relu, F.relu_, torch.relu_, torch.Tensor.relu])

@@ -5,9 +5,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from smpcore.propagation.closed_forms import checks
 from smpcore.propagation.closed_forms.orthant import SCRAMBLES, STILL, orthant
+from smpcore.propagation.closed_forms.unit_rule import crossing_rate
+
+__all__ = ["LARGEST", "MaxPoolSmp", "Ties", "leads_at", "max_pool_estimate", "tie_rates", "ties", "with_zero"]
 
 LARGEST = 16
 # Sobol points in each scramble: first try, growth, last; and the relative error that is enough.
@@ -22,7 +26,7 @@ class MaxPoolSmp(NamedTuple):
 
 
 def max_pool_estimate(value_cov, slope_cov, duration, mean, smp_in) -> MaxPoolSmp:
-    """See `rules.max_pool_smp`, whose formula and assumptions these are."""
+    """See `block_rules.max_pool_smp`, whose formula and assumptions these are."""
     value_cov, slope_cov, duration, mean, smp_in, dtype = _window(
         value_cov, slope_cov, duration, mean, smp_in)
     shape, k = mean.shape[:-1], mean.shape[-1]
@@ -73,7 +77,8 @@ def _totals(cov: Tensor, slope_cov: Tensor, mean: Tensor, smp_in: Tensor, durati
             points: int) -> tuple[Tensor, Tensor]:
     """SMP of each window ``(n,)`` and its standard error, from that many points a scramble."""
     leads = _may_lead(cov, slope_cov, mean)
-    total = duration * _swaps(cov, slope_cov, mean, leads, points)
+    found = ties(cov, slope_cov, mean, leads)
+    total = duration * (found.strength * leads_at(found, points)).sum(-1)
     if old:
         total = total + _passed_on(cov, mean, smp_in, leads, points)
     smp = total.mean(0)
@@ -102,44 +107,90 @@ def _may_lead(cov: Tensor, slope_cov: Tensor, mean: Tensor) -> Tensor:
         return ~beaten.any(1)
 
 
+class Ties(NamedTuple):
+    """Every pair of a window's signals, and what is known of the others when the two are equal.
+
+    Attributes
+    ----------
+    first, second
+        ``(pairs,)`` the two.
+    strength
+        ``(..., pairs)`` Σ|jump of slope| per unit of t over their ties, whoever leads there.
+    mean, cov
+        ``(..., pairs, k - 2[, k - 2])`` of the others less the first, given the tie, in units of the window's widest
+        signal: the two lead where all are below 0.
+    """
+
+    first: Tensor
+    second: Tensor
+    strength: Tensor
+    mean: Tensor
+    cov: Tensor
+
+
+def tie_rates(cov: Tensor, slope_cov: Tensor, mean: Tensor, i: Tensor, j: Tensor, cross: Tensor | None = None):
+    """Σ|jump of slope| per unit of t over ties of signals i and j ``(..., pairs)``: Var(d' | d = 0) f_d(0).
+
+    d is their difference. Without ``cross``, E[x'_i x_j], its slope counts as independent of its value; so it is for
+    the sum over a stationary window's pairs (see `block_rules.max_pool_smp`). Gives the variance of d as well, 1 where
+    the two never differ.
+    """
+    apart, turn = _between(cov, i, j), _between(slope_cov, i, j)
+    live = apart > STILL * (cov[..., i, i] + cov[..., j, j])
+    variance = torch.where(live, apart, 1.0)
+    if cross is not None:
+        turn = (turn - _between(cross, i, j) ** 2 / variance).clamp(min=0)
+    return torch.where(live, crossing_rate(mean[..., i] - mean[..., j], variance, turn), 0.0), variance
+
+
+def _between(moment: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """Of the differences of signals i and j."""
+    return moment[..., i, i] + moment[..., j, j] - moment[..., i, j] - moment[..., j, i]
+
+
 def _spread(cov: Tensor) -> Tensor:
-    variance = torch.diagonal(cov, dim1=-2, dim2=-1)
-    return variance[:, :, None] + variance[:, None, :] - 2 * cov
+    each = torch.arange(cov.shape[-1], device=cov.device)
+    return _between(cov, each[:, None], each[None])
 
 
-def _swaps(cov: Tensor, slope_cov: Tensor, mean: Tensor, leads: Tensor,
-           points: int) -> Tensor:
-    """New kinks per unit of t: Σ_{i<j} Var(x_i' − x_j') f(0) P(all others < x_i | x_i = x_j)."""
-    n, k = mean.shape
-    if k == 1:
-        return mean.new_zeros(1, n)
+def ties(cov: Tensor, slope_cov: Tensor, mean: Tensor, leads: Tensor, cross: Tensor | None = None) -> Ties:
+    """All pairs of windows ``(..., k[, k])``: new kinks are Σ strength · P(all others below the two | tie).
+
+    ``leads`` ``(..., k)`` is False for signals that are not there or never lead. Zero takes part as one more signal, of
+    variance 0 (`with_zero`).
+    """
+    unit = torch.diagonal(cov, dim1=-2, dim2=-1).detach().amax(-1).sqrt()
+    unit = torch.where(unit > 0, unit, 1.0)[..., None]
+    cov, slope_cov, cross = (None if part is None else part / unit[..., None] ** 2 for part in (cov, slope_cov, cross))
+    mean, k = mean / unit, mean.shape[-1]
     i, j = torch.triu_indices(k, k, 1, device=mean.device)
-    pairs = len(i)
-    everyone = torch.arange(k, device=mean.device).expand(pairs, k)
-    others = everyone[(everyone != i[:, None]) & (everyone != j[:, None])].reshape(pairs, k - 2)
-    apart = _spread(cov)[:, i, j]
-    swap = leads[:, i] & leads[:, j] & (apart > STILL)
-    variance = torch.where(swap, apart, 1.0)
-    offset = mean[:, i] - mean[:, j]
-    density = torch.exp(-(offset**2) / (2 * variance)) / (2 * math.pi * variance).sqrt()
+    everyone = torch.arange(k, device=mean.device).expand(len(i), k)
+    others = everyone[(everyone != i[:, None]) & (everyone != j[:, None])].reshape(len(i), max(k - 2, 0))
+    strength, variance = tie_rates(cov, slope_cov, mean, i, j, cross)
     # u_l = x_l − x_i given x_i − x_j = 0, by Gaussian conditioning.
     first, second = i[:, None], j[:, None]
-    own = cov[:, i, i][..., None]
-    across = cov[:, others, first] - cov[:, others, second] - own + cov[:, first, second]
+    own, toward = cov[..., i, i][..., None], cov[..., others, first]
+    across = toward - cov[..., others, second] - own + cov[..., first, second]
     share = across / variance[..., None]
-    given_mean = mean[:, others] - mean[:, first] - share * offset[..., None]
-    given_cov = (cov[:, others[:, :, None], others[:, None, :]] - cov[:, others, first][..., None]
-                 - cov[:, others, first][:, :, None, :] + own[..., None]
-                 - share[..., None] * across[:, :, None, :])
+    given_mean = mean[..., others] - mean[..., first] - share * (mean[..., i] - mean[..., j])[..., None]
+    given_cov = (cov[..., others[:, :, None], others[:, None, :]] - toward[..., None] - toward[..., None, :]
+                 + own[..., None] - share[..., None] * across[..., None, :])
     # A third signal on the straight line through the two meets them there: the outer two make the kink.
-    limit = STILL
-    meets = (torch.diagonal(given_cov, dim1=-2, dim2=-1) <= limit) & (given_mean.abs() <= limit**0.5)
-    outside = meets & leads[:, others] & ((share > 1e-6) | (share < -1 - 1e-6))
-    given_mean, given_cov = _ignore(given_mean, given_cov, meets | ~leads[:, others])
-    given_mean = torch.where(outside, 1.0, given_mean)
-    below = _grouped(given_mean, given_cov, points)
-    strength = torch.where(swap, _spread(slope_cov)[:, i, j] * density, 0.0)
-    return (strength * below).sum(-1)
+    meets = (torch.diagonal(given_cov, dim1=-2, dim2=-1) <= STILL) & (given_mean.abs() <= STILL**0.5)
+    outside = meets & leads[..., others] & ((share > 1e-6) | (share < -1 - 1e-6))
+    swap = leads[..., i] & leads[..., j] & ~outside.any(-1)
+    given = _ignore(given_mean, given_cov, meets | ~leads[..., others])
+    return Ties(i, j, torch.where(swap, strength * unit, 0.0), *given)
+
+
+def with_zero(mean: Tensor, *moments: Tensor) -> list[Tensor]:
+    """A window's means and second moments with zero as its last signal."""
+    return [pad(mean, (0, 1)), *(pad(moment, (0, 1, 0, 1)) for moment in moments)]
+
+
+def leads_at(found: Ties, points: int) -> Tensor:
+    """P(the two lead | tie), ``(scrambles, ..., pairs)``; one scramble where it is closed."""
+    return _below(found.mean, found.cov, points)
 
 
 def _passed_on(cov: Tensor, mean: Tensor, smp_in: Tensor, leads: Tensor,
@@ -155,18 +206,18 @@ def _passed_on(cov: Tensor, mean: Tensor, smp_in: Tensor, leads: Tensor,
     less_cov = (cov[:, others[:, :, None], others[:, None, :]] - toward[..., None] - toward[:, :, None, :]
                 + own[..., None])
     less_mean, less_cov = _ignore(less_mean, less_cov, ~leads[:, others])
-    wins = _grouped(less_mean, less_cov, points)
+    wins = _below(less_mean, less_cov, points)
     return (torch.where(leads, smp_in, 0.0) * wins).sum(-1)
 
 
 def _ignore(mean: Tensor, cov: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Components that set no condition: fixed, and below 0."""
+    """Components that set no condition: fixed at 0, which counts as below."""
     keep = ~(mask[..., :, None] | mask[..., None, :])
-    return torch.where(mask, -1.0, mean), torch.where(keep, cov, 0.0)
+    return torch.where(mask, 0.0, mean), torch.where(keep, cov, 0.0)
 
 
-def _grouped(mean: Tensor, cov: Tensor, points: int) -> Tensor:
-    """Orthants of all pairs of all windows at once: ``(scrambles, n, pairs)``."""
-    n, pairs, size = mean.shape
-    result = orthant(mean.reshape(n * pairs, size), cov.reshape(n * pairs, size, size), points)
-    return result.reshape(-1, n, pairs)
+def _below(mean: Tensor, cov: Tensor, points: int) -> Tensor:
+    """P(all components < 0) ``(scrambles, ...)`` of Gaussians ``(..., m[, m])``, all at once."""
+    count, size = mean.shape[:-1].numel(), mean.shape[-1]
+    result = orthant(mean.reshape(count, size), cov.reshape(count, size, size), points)
+    return result.reshape(len(result), *mean.shape[:-1])

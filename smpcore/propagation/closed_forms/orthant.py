@@ -1,9 +1,9 @@
 """P(every component of a Gaussian vector is below 0), for many vectors at once.
 
 One component has the normal distribution function, two have Owen's T function (D. Owen, Ann. Math. Stat. 27,
-1956), by quadrature to about 1e-12. Three and more are integrated one after the other on scrambled Sobol
-points (A. Genz, J. Comput. Graph. Stat. 1, 1992), the most binding component first (G. Gibson, C. Glasbey,
-D. Elston, 1994). The integrand is smooth and its factors are probabilities, so a few hundred points do.
+1956), by quadrature to about 1e-12; up to three of mean 0 have the arcsine law. Others are integrated one after the
+other on scrambled Sobol points (A. Genz, J. Comput. Graph. Stat. 1, 1992), the most binding component first (G. Gibson,
+C. Glasbey, D. Elston, 1994). The integrand is smooth and its factors are probabilities, so a few hundred points do.
 """
 
 import math
@@ -36,7 +36,8 @@ def orthant(mean: Tensor, cov: Tensor, points: int) -> Tensor:
         ``(n, m)`` and ``(n, m, m)``, in units in which variances are about 1 at most. The covariance may be
         singular: a component that never varies counts as below 0 where its mean is at most 0.
     points
-        Sobol points in each scramble; not used for m ≤ 2, where all scrambles agree.
+        Sobol points in each scramble; not used for m ≤ 2, where all scrambles agree. 0 takes every mean for 0, and
+        m ≤ 3, where it is closed.
 
     Returns
     -------
@@ -46,6 +47,8 @@ def orthant(mean: Tensor, cov: Tensor, points: int) -> Tensor:
     size = mean.shape[-1]
     if size == 0:
         return mean.new_ones(1, len(mean))
+    if points == 0:
+        return _centred(cov)[None]
     if size > 2:
         return _sequential(mean, cov, points)
     variance = torch.diagonal(cov, dim1=-2, dim2=-1)
@@ -58,6 +61,20 @@ def orthant(mean: Tensor, cov: Tensor, points: int) -> Tensor:
     both = varies.all(-1)
     correlation = torch.where(both, cov[:, 0, 1] / (std[:, 0] * std[:, 1]), 0.0)
     return bivariate_cdf(bound[:, 0], bound[:, 1], correlation)[None]
+
+
+def _centred(cov: Tensor) -> Tensor:
+    """Of mean 0 and up to three components: the arcsine law."""
+    size = cov.shape[-1]
+    variance = torch.diagonal(cov, dim1=-2, dim2=-1)
+    still = variance <= STILL
+    root = torch.where(still, 1.0, variance).sqrt()
+    alone = still[:, :, None] | still[:, None, :]
+    correlation = torch.where(alone, 0.0, cov / (root[:, :, None] * root[:, None, :])).clamp(-1, 1)
+    first, second = torch.triu_indices(size, size, 1, device=cov.device)
+    # A component that never varies counts as an independent one, below 0 half of the time, and then twice.
+    share = 2.0**still.sum(-1) / 2**size
+    return share * (1 + 2 / math.pi * torch.asin(correlation[:, first, second]).sum(-1))
 
 
 def bivariate_cdf(h: Tensor, k: Tensor, correlation: Tensor) -> Tensor:
@@ -83,7 +100,7 @@ def _owens_t(h: Tensor, product: Tensor) -> Tensor:
     # The wedge is integrated below 45 degrees, where the integrand is smooth; above, by reflection.
     steep = b > a
     low, high = torch.where(steep, a, b), torch.where(steep, b, a)
-    nodes, weights = _legendre(24)
+    nodes, weights = legendre(24)
     nodes, weights = (part.to(h) for part in (nodes, weights))
     angle = torch.atan2(low, torch.where(high > 0, high, 1.0))
     theta = angle[..., None] * nodes
@@ -94,7 +111,7 @@ def _owens_t(h: Tensor, product: Tensor) -> Tensor:
 
 
 @lru_cache
-def _legendre(count: int) -> tuple[Tensor, Tensor]:
+def legendre(count: int) -> tuple[Tensor, Tensor]:
     """Gauss-Legendre nodes and weights on [0, 1]."""
     nodes, weights = np.polynomial.legendre.leggauss(count)
     return torch.as_tensor((nodes + 1) / 2), torch.as_tensor(weights / 2)

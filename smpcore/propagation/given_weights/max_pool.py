@@ -1,24 +1,20 @@
 """The rule of max pooling: swaps of the lead, each a kink of every window that it decides."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from smpcore.propagation.closed_forms.block_rules import max_pool_smp
+from smpcore.propagation.closed_forms.gaussian_max import tie_rates
 from smpcore.propagation.given_weights.elementwise import described, drawn
 from smpcore.propagation.given_weights.kink_sources import Kinks, draws_for, fresh, matched
-from smpcore.propagation.given_weights.propagate import propagate
 from smpcore.propagation.given_weights.statistics import Statistics
-from smpcore.propagation.random_weights.max_pool import windows
+from smpcore.units import windows
 
-__all__ = []
+__all__ = ["max_pool"]
 
 
-@propagate.register(nn.MaxPool1d)
-@propagate.register(nn.MaxPool2d)
-def _max_pool(layer, statistics: Statistics) -> Statistics:
-    """Swaps of the lead in every window, old kinks of the winner (`rules.max_pool_smp`).
+def max_pool(layer, statistics: Statistics) -> Statistics:
+    """Swaps of the lead in every window, old kinks of the winner (`block_rules.max_pool_smp`).
 
     Where windows overlap, one pair of signals swaps the lead in several of them at once: each pair is then a source
     of its own, with a gain to every window that it leads in. Which those are comes from draws of the window's other
@@ -31,7 +27,7 @@ def _max_pool(layer, statistics: Statistics) -> Statistics:
         raise ValueError(f"{name} takes maps of {count} sides, and gets shape {statistics.shape}")
     channels, *sides = statistics.shape
     settings = {key: getattr(layer, key) for key in ("kernel_size", "stride", "padding", "dilation", "ceil_mode")}
-    where, outer = windows(settings, tuple(sides))
+    where, outer = windows(sides, **settings)
     each = torch.Size(sides).numel()
     index = torch.cat([torch.where(where < 0, -1, where + channel * each) for channel in range(channels)])
     index = index.to(statistics.mean.device)
@@ -47,7 +43,7 @@ def _max_pool(layer, statistics: Statistics) -> Statistics:
     pairs = _pairs(rows)
     shared = sum(len(row) * (len(row) - 1) // 2 for row in rows) > len(pairs)
     made = matched((_swaps(statistics, rows, pairs, values),), new)[0] if shared else fresh(new)
-    return described(statistics, old, made, values.gather(1, winner), slopes.gather(1, winner), (channels, *outer))
+    return described(statistics, old, (made,), values.gather(1, winner), slopes.gather(1, winner), (channels, *outer))
 
 
 def _pairs(rows: list[Tensor]) -> dict[tuple[int, int], int]:
@@ -65,11 +61,7 @@ def _swaps(statistics: Statistics, rows: list[Tensor], pairs: dict, values: Tens
     """Every pair as a source: its rate of ties, and in which windows it leads at one."""
     cov, mean, slope_cov = statistics.value_cov, statistics.mean, statistics.slope_cov
     i, j = torch.tensor(list(pairs), device=mean.device).T
-    apart, turn = (part[i, i] + part[j, j] - 2 * part[i, j] for part in (cov, slope_cov))
-    live = apart > 1e-10 * (cov[i, i] + cov[j, j])
-    variance = torch.where(live, apart, 1.0)
-    density = torch.exp(-((mean[i] - mean[j]) ** 2) / (2 * variance)) / (2 * math.pi * variance).sqrt()
-    rate = torch.where(live, statistics.duration * turn * density, 0.0)
+    rate, variance = tie_rates(cov, slope_cov, mean, i, j)
     values = values[:draws_for(len(pairs), len(rows))]
     gain = values.new_zeros(len(values), len(pairs), len(rows))
     # A draw given the tie: the unconditioned one, less what it says about the difference.
@@ -83,4 +75,4 @@ def _swaps(statistics: Statistics, rows: list[Tensor], pairs: dict, values: Tens
         others = (row != first[:, None]) & (row != second[:, None])
         leader = values[:, first] - (values[:, first] - values[:, second]) * pull[inside, first]
         gain[:, inside, at] = (~others | (tied < leader[..., None])).all(-1).to(values)
-    return Kinks(rate, gain)
+    return Kinks(statistics.duration * rate, gain)

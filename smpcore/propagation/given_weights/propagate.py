@@ -1,9 +1,9 @@
 """One rule for each layer: statistics go in, statistics come out.
 
-`propagate(layer, statistics)` is a `functools.singledispatch` over module types. The linear ones stand here, those
-of units in `elementwise`, those of max pooling in `max_pool`. To add a layer: a rule with its source, and a row
-in the table of cases of its test. Weights are those of the layer, as they are; for networks whose weights are drawn see
-`smpcore.propagation.predict_network`.
+`RULES` has the layers. Every elementwise unit of the table of `units` has the rule of `elementwise`, and so have
+modules of others that consist of such units and arithmetic. To add a layer: a rule with its source, its line in
+`RULES`, and a row in the table of cases of its test. Weights are those of the layer, as they are; for networks whose
+weights are drawn see `smpcore.propagation.predict_network`.
 
 Kinks travel as sources with signed gains (`kink_sources`), so what fans out and meets again adds with its signs.
 Behind a unit each gain is multiplied by the unit's slope at a draw of its input, which is independent of the draws
@@ -18,6 +18,9 @@ from functools import singledispatch
 import torch
 from torch import Tensor, nn
 
+from smpcore.inspection.checks import check_evaluated
+from smpcore.propagation.given_weights.elementwise import unit
+from smpcore.propagation.given_weights.max_pool import max_pool
 from smpcore.propagation.given_weights.statistics import Statistics
 
 __all__ = ["Residual", "propagate"]
@@ -44,7 +47,7 @@ def propagate(layer, statistics: Statistics) -> Statistics:
     Parameters
     ----------
     layer
-        An `nn.Module` of a kind that has a rule; subclasses have their parent's.
+        An `nn.Module` of a kind that has a rule, subclasses having their parent's, or an elementwise unit.
     statistics
         Of its inputs; ``shape`` says how they are laid out.
 
@@ -60,43 +63,32 @@ def propagate(layer, statistics: Statistics) -> Statistics:
     ValueError
         For inputs that break an assumption of the rule, or do not fit the layer.
     """
-    known = sorted(kind.__name__ for kind in propagate.registry if kind is not object)
-    raise TypeError(f"{type(layer).__name__} has no rule to propagate through; those that have one: {', '.join(known)}")
+    behind = unit(layer, statistics) if isinstance(layer, nn.Module) else None
+    if behind is None:
+        known = ", ".join(sorted(kind.__name__ for kind in RULES))
+        raise TypeError(f"{type(layer).__name__} has no rule to propagate through; those that have one: {known}, and "
+                        "every elementwise unit, such as ReLU")
+    return behind
 
 
 # Linear ---------------------------------------------------------------------------------------------------
 
 
-@propagate.register(nn.Identity)
 def _identity(layer, statistics: Statistics) -> Statistics:
     return statistics
 
 
-@propagate.register(nn.Dropout)
-@propagate.register(nn.Dropout2d)
 def _dropout(layer, statistics: Statistics) -> Statistics:
     """The identity in evaluation mode."""
-    _evaluated(layer)
+    check_evaluated(layer)
     return statistics
 
 
-@propagate.register(nn.Flatten)
 def _flatten(layer, statistics: Statistics) -> Statistics:
     """Another layout of the same signals."""
     return replace(statistics, shape=(len(statistics.mean),))
 
 
-@propagate.register(nn.Linear)
-@propagate.register(nn.Conv1d)
-@propagate.register(nn.Conv2d)
-@propagate.register(nn.AvgPool1d)
-@propagate.register(nn.AvgPool2d)
-@propagate.register(nn.AdaptiveAvgPool1d)
-@propagate.register(nn.AdaptiveAvgPool2d)
-@propagate.register(nn.Upsample)
-@propagate.register(nn.BatchNorm1d)
-@propagate.register(nn.BatchNorm2d)
-@propagate.register(Residual)
 def _affine(layer, statistics: Statistics) -> Statistics:
     """y = W x + b, exactly: μ → Wμ + b, covariances → W C Wᵀ, each source's gain → W gain, with its sign.
 
@@ -104,7 +96,7 @@ def _affine(layer, statistics: Statistics) -> Statistics:
     dilation and groups is one matrix. A linear or convolutional layer, half of whose outputs at least are sums of three
     or more independent terms of like size, gives signals that count as Gaussian (`_terms`).
     """
-    _evaluated(layer)
+    check_evaluated(layer)
     weight, bias, shape = _matrix(layer, statistics.shape)
     behind = statistics.linear(weight, bias.to(statistics.mean), shape)
     if not statistics.gaussian and isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
@@ -156,17 +148,33 @@ def _matrix_of_all(layer: nn.Module, shape: tuple[int, ...]):
     return weight, bias, shape
 
 
-def _evaluated(layer: nn.Module) -> None:
-    kinds = nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd
-    for module in layer.modules():
-        if module.training and isinstance(module, kinds):
-            raise ValueError(f"{type(module).__name__} is in training mode, so its output is not a function of t: "
-                             "call model.eval() first")
-
-
-@propagate.register(nn.Sequential)
 def _sequential(layer, statistics: Statistics) -> Statistics:
     """One layer after the other."""
     for part in layer:
         statistics = propagate(part, statistics)
     return statistics
+
+
+#: One line a layer; subclasses follow.
+RULES = {
+    nn.Identity: _identity,
+    nn.Dropout: _dropout,
+    nn.Dropout2d: _dropout,
+    nn.Flatten: _flatten,
+    nn.Linear: _affine,
+    nn.Conv1d: _affine,
+    nn.Conv2d: _affine,
+    nn.AvgPool1d: _affine,
+    nn.AvgPool2d: _affine,
+    nn.AdaptiveAvgPool1d: _affine,
+    nn.AdaptiveAvgPool2d: _affine,
+    nn.Upsample: _affine,
+    nn.BatchNorm1d: _affine,
+    nn.BatchNorm2d: _affine,
+    Residual: _affine,
+    nn.MaxPool1d: max_pool,
+    nn.MaxPool2d: max_pool,
+    nn.Sequential: _sequential,
+}
+for _kind, _rule in RULES.items():
+    propagate.register(_kind, _rule)

@@ -1,112 +1,74 @@
-"""Stages of elementwise units: two slopes, two thresholds, smooth."""
+"""The stage of an elementwise unit: Rice's formula at its hinges, moments in closed form or from draws."""
 
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from smpcore.propagation.random_weights.linear import TWO_SLOPE, Stage, stage
+from smpcore.propagation.closed_forms.unit_rule import levels, refuse_jumps, two_slopes
 from smpcore.propagation.random_weights.sampling import drawn
 from smpcore.propagation.random_weights.second_moments import Field, both_above, crossing_rate, two_slope_field
+from smpcore.propagation.random_weights.stage import Stage
 
-__all__ = ["gated", "slopes_of"]
+__all__ = ["gated", "through", "unit"]
 
 
-def gated(field: Field, gate: Tensor, gain: Tensor) -> Tensor:
-    """Squared gains before an elementwise unit whose slopes ``(R, P, M, N)`` were drawn."""
+def gated(gate: Tensor, gain: Tensor) -> Tensor:
+    """Squared gains before an elementwise unit whose derivatives ``(R, P, M, N)`` were drawn."""
     if gain.dim() == 4:
         return gain * (gate.mT @ gate / gate.shape[2])
     return gain * (gate**2).mean(2)
 
 
-def slopes_of(step) -> tuple[float, float, float]:
-    """E[q], E[(1 − q)²] and E|1 − q| of a two-slope unit, over channels."""
-    below = torch.zeros(1, dtype=torch.float64)
-    if step.op == "leaky relu":
-        below = below + float(step.settings.get("negative_slope", 0.01))
-    elif step.op == "prelu":
-        below = step.module.weight.detach().double()
-    return float(below.mean()), float(((1 - below) ** 2).mean()), float((1 - below).abs().mean())
+def through(step, field: Field, values: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A unit's values, slopes and derivatives for draws ``(R, P, M, N)``, which take the channels' settings in turn."""
+    shape, channels = values.shape, field.channels if step.channels > 1 else 1
+    rows = torch.arange(-(-shape[2] // channels) * channels, device=values.device) % shape[2]
+    x = values[:, :, rows].reshape(-1, channels, *(() if field.flat else field.sides))
+    seen = step.describe(x)
+    y, gate = (part.detach().reshape(*shape[:2], -1, shape[3])[:, :, :shape[2]]
+               for part in (seen.output(x), seen.derivative(x)))
+    return y, gate * slopes, gate
 
 
-def _leaky(q: float):
-    return lambda values, slopes: (torch.where(values > 0, values, q * values),
-                                   torch.where(values > 0, slopes, q * slopes))
+def unit(step, fields, run) -> Stage:
+    """Kinks at every hinge; behind two slopes the arc-cosine moments, or draws where the field is not Gaussian."""
+    field, slopes = fields[0], two_slopes(step.seen)
+    refuse_jumps(step.seen, step.name)
 
+    def rates(gaussian, rest=None):
+        made = sum(jump * crossing_rate(gaussian, at, rest) for at, jump in levels(step.seen).items())
+        return ((run.at, run.at, made),) if step.seen.hinges else ()
 
-@stage(*TWO_SLOPE)
-def _two_slope(step, fields, run) -> Stage:
-    """Rice's formula at 0; behind it the arc-cosine moments, or draws where the field is not Gaussian."""
-    field = fields[0]
-    mean_below, square_step, jump = slopes_of(step)
-    leaky = _leaky(mean_below)
-    if field.gaussian:
+    if field.gaussian and slopes is not None:
         def draw():
-            return leaky(*field.draw())
+            return through(step, field, *field.draw())[:2]
 
         if run.pool_behind():
             # Only the leader's crossings are seen, and only its slope counts: the pooling does both, from draws.
             return Stage(replace(field, gaussian=False, draw=draw, before=field), lambda gain: [gain])
-        behind = replace(two_slope_field(field, mean_below, square_step), draw=draw)
-        gate = mean_below + square_step * both_above(field)
-        rates = ((run.at, run.at, jump * crossing_rate(field)),)
-        return Stage(behind, lambda gain: [gain * (gate if gain.dim() == 4 else _own(gate))], rates)
-    values, slopes = _draws(step, field)
-    if run.pool_before():
-        rates = ()
+        behind = replace(two_slope_field(field, slopes.product, slopes.square_step), draw=draw)
+        gate = slopes.product + slopes.square_step * both_above(field)
+        return Stage(behind, lambda gain: [gain * (gate if gain.dim() == 4 else _own(gate))], rates(field))
+    if field.draw is None:
+        raise ValueError(f"{step.name} acts on the inputs themselves: a linear or convolutional layer has to come "
+                         "before it")
+    values, rising = field.draw()
+    y, rising, gate = through(step, field, values, rising)
+    if field.gaussian:
+        made = rates(field)
+    elif slopes is not None and run.pool_before():
+        made = ()
     elif field.core is not None:
-        rates = ((run.at, run.at, jump * crossing_rate(field.core, 0.0, field.rest())),)
-    elif bool((values >= 0).all()):
-        rates = ()
+        made = rates(field.core, field.rest())
+    elif not step.seen.hinges or (slopes is not None and bool((values >= 0).all())):
+        made = ()
     else:
-        raise ValueError(f"{step.name} stands behind a map that is neither Gaussian nor positive: a linear or "
-                         "convolutional layer, or batch norm, has to come before it")
-    gate = torch.where(values > 0, 1.0, mean_below)
-    return Stage(drawn(field, *leaky(values, slopes)), lambda gain: [gated(field, gate, gain)], rates)
+        what = "that is neither Gaussian nor positive" if slopes is not None else "that is not Gaussian"
+        raise ValueError(f"{step.name} stands behind a map {what}: a linear or convolutional layer, or batch norm, has "
+                         "to come before it")
+    return Stage(drawn(field, y, rising), lambda gain: [gated(gate, gain)], made)
 
 
 def _own(gate: Tensor) -> Tensor:
     return torch.diagonal(gate, dim1=-2, dim2=-1) if gate.dim() == 4 else gate
-
-
-def _draws(step, field: Field):
-    if field.draw is None:
-        raise ValueError(f"{step.name} acts on the inputs themselves: a linear or convolutional layer has to come "
-                         "before it")
-    return field.draw()
-
-
-@stage("hardtanh")
-def _hardtanh(step, fields, run) -> Stage:
-    """Two thresholds: Rice's formula at each."""
-    field = fields[0]
-    low, high = (float(step.settings.get(name, default)) for name, default in (("min_val", -1.0), ("max_val", 1.0)))
-    values, slopes = _draws(step, field)
-    if field.gaussian:
-        rate = crossing_rate(field, low) + crossing_rate(field, high)
-    elif field.core is not None:
-        rate = crossing_rate(field.core, low, field.rest()) + crossing_rate(field.core, high, field.rest())
-    else:
-        raise ValueError(f"{step.name} stands behind a map that is not Gaussian: a linear or convolutional layer, or "
-                         "batch norm, has to come before it")
-    gate = ((values > low) & (values < high)).to(values)
-    return Stage(drawn(field, values.clamp(low, high), gate * slopes), lambda gain: [gated(field, gate, gain)],
-                 ((run.at, run.at, rate),))
-
-
-_SMOOTH = {"tanh": lambda step: torch.tanh, "sigmoid": lambda step: torch.sigmoid,
-           "silu": lambda step: nn.functional.silu,
-           "gelu": lambda step: nn.GELU(step.settings.get("approximate", "none")),
-           "softplus": lambda step: nn.Softplus(step.settings.get("beta", 1), step.settings.get("threshold", 20))}
-
-
-@stage(*_SMOOTH)
-def _smooth(step, fields, run) -> Stage:
-    """No kinks; moments and mean squared slopes from draws."""
-    field = fields[0]
-    values, slopes = _draws(step, field)
-    with torch.enable_grad():
-        inside = values.detach().requires_grad_()
-        outside = _SMOOTH[step.op](step)(inside)
-        (gate,) = torch.autograd.grad(outside.sum(), inside)
-    return Stage(drawn(field, outside.detach(), gate * slopes), lambda gain: [gated(field, gate, gain)])

@@ -1,12 +1,7 @@
-"""One layer's part in a prediction: forward the second moments, backward the squared gains, its own kinks.
-
-`STAGES` has one entry for each operation of `layer_graph`. An entry is a function of the step, the fields that it
-reads and the run; it gives back a `Stage`.
-"""
+"""Stages of what is linear in its inputs, and of what only arranges them."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -20,67 +15,31 @@ from smpcore.propagation.random_weights.second_moments import (
     linear_positions,
     scaled,
 )
+from smpcore.propagation.random_weights.stage import Stage
 
-__all__ = ["STAGES", "TWO_SLOPE", "Stage", "stage"]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What a step does.
-
-    Attributes
-    ----------
-    field
-        Behind it.
-    pull
-        From the mean squared gains ``(R, P, N[, N])`` behind it to those before it, one for each input.
-    rates
-        Triples (which step's, at which step the gain, Σ|jump of the unit's own slope| per unit of t
-        ``(R, P, N)``).
-    """
-
-    field: Field
-    pull: Callable[[Tensor], list[Tensor]]
-    rates: tuple = ()
-
-
-STAGES: dict[str, Callable] = {}
-TWO_SLOPE = ("relu", "leaky relu", "prelu")
-
-
-def stage(*names: str):
-    """Enter a function in `STAGES`."""
-    def enter(function):
-        for name in names:
-            STAGES[name] = function
-        return function
-    return enter
+__all__ = ["batch_norm", "conv", "flatten", "identity", "linear", "linear_map", "rearrange", "residual_sum"]
 
 
 def _same(gain: Tensor) -> list[Tensor]:
     return [gain]
 
 
-@stage("identity")
-def _identity(step, fields, run) -> Stage:
+def identity(step, fields, run) -> Stage:
     return Stage(fields[0], _same)
 
 
-@stage("rearrange")
-def _rearrange(step, fields, run) -> Stage:
+def rearrange(step, fields, run) -> Stage:
     raise ValueError(f"{step.name} picks or reorders numbers, which moments='weights' does not follow: wrap the model "
                      "so that a linear readout comes last, or use moments='measured'")
 
 
-@stage("flatten")
-def _flatten(step, fields, run) -> Stage:
+def flatten(step, fields, run) -> Stage:
     if step.settings.get("start_dim", 1) != 1 or step.settings.get("end_dim", -1) not in (-1, len(fields[0].sides) + 1):
         raise ValueError(f"{step.name} flattens some dimensions only: all but the batch have to go")
     return Stage(replace(fields[0], flat=True), _same)
 
 
-@stage("linear")
-def _linear(step, fields, run) -> Stage:
+def linear(step, fields, run) -> Stage:
     """K' = σ_w² C Σ_p K(p, p) + σ_b²; backward σ_w² times the number of units behind."""
     field, layer = fields[0], step.module
     if field.sides and not field.flat:
@@ -107,8 +66,7 @@ def _linear(step, fields, run) -> Stage:
     return Stage(_drawable(behind, run), pull)
 
 
-@stage("conv")
-def _conv(step, fields, run) -> Stage:
+def conv(step, fields, run) -> Stage:
     """K'(p, q) = σ_w² (C/groups) Σ_δ K(p + δ, q + δ) + σ_b²; backward its transpose, C' for C."""
     field, layer = fields[0], step.module
     if len(field.sides) != len(layer.kernel_size) or field.flat:
@@ -137,8 +95,7 @@ def _drawable(field: Field, run) -> Field:
     return replace(field, draw=sampler(field, run.next_seed()))
 
 
-@stage("batch norm")
-def _batch_norm(step, fields, run) -> Stage:
+def batch_norm(step, fields, run) -> Stage:
     """y = g_c x + o_c in evaluation mode, g and o of the channels counting as drawn."""
     field, layer = fields[0], step.module
     if layer.running_var is None:
@@ -166,8 +123,7 @@ def _times(draw, factor: float):
     return None if draw is None else lambda: tuple(factor * part for part in draw())
 
 
-@stage("sum")
-def _sum(step, fields, run) -> Stage:
+def residual_sum(step, fields, run) -> Stage:
     """Moments add where one side is of mean 0 and drawn by weights that the other knows nothing of."""
     one, other = fields
     if one.sides != other.sides or one.channels != other.channels or one.flat != other.flat:
@@ -190,8 +146,7 @@ def _sum(step, fields, run) -> Stage:
     return Stage(behind, lambda gain: [gain, gain])
 
 
-@stage("average pool", "adaptive average pool", "mean", "upsample")
-def _linear_map(step, fields, run) -> Stage:
+def linear_map(step, fields, run) -> Stage:
     """y = A x in every channel: K' = A K Aᵀ, squared gains by its transpose."""
     field = fields[0]
     matrix, sides = _matrix(step, field)

@@ -6,14 +6,32 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from smpcore.propagation.closed_forms.unit_rule import two_slopes
 from smpcore.propagation.layer_graph import Step
-
-# Entering their stages is what these two are imported for.
-from smpcore.propagation.random_weights import elementwise, max_pool  # noqa: F401
-from smpcore.propagation.random_weights.linear import STAGES, TWO_SLOPE, Stage
+from smpcore.propagation.random_weights import linear
+from smpcore.propagation.random_weights.elementwise import unit
+from smpcore.propagation.random_weights.max_pool import max_pool
 from smpcore.propagation.random_weights.second_moments import Field, diagonal
+from smpcore.propagation.random_weights.stage import Stage
 
-__all__ = ["LayerRates", "walk"]
+__all__ = ["STAGES", "LayerRates", "walk"]
+
+#: One entry for each operation of `layer_graph`: a function of the step, the fields that it reads and the run.
+STAGES = {
+    "unit": unit,
+    "max pool": max_pool,
+    "linear": linear.linear,
+    "conv": linear.conv,
+    "batch norm": linear.batch_norm,
+    "sum": linear.residual_sum,
+    "average pool": linear.linear_map,
+    "adaptive average pool": linear.linear_map,
+    "mean": linear.linear_map,
+    "upsample": linear.linear_map,
+    "flatten": linear.flatten,
+    "identity": linear.identity,
+    "rearrange": linear.rearrange,
+}
 
 # Bytes of one moment that are worked on at once: what a cache holds, up to what a machine should spare where that is
 # less than eight times.
@@ -21,7 +39,6 @@ _ROOM, _MOST = 1 << 22, 1 << 26
 _HALF_NORMAL = math.sqrt(2 / math.pi)
 _SPATIAL = {"average pool", "adaptive average pool", "mean", "upsample", "max pool"}
 _JOINS = _SPATIAL - {"max pool"}
-_SWITCHES = {"relu", "leaky relu", "prelu", "hardtanh", "max pool"}
 
 
 @dataclass
@@ -52,7 +69,11 @@ class Run:
     def two_slope_behind(self) -> int | None:
         """The two-slope unit that alone reads this step, if one does."""
         users = self.users[self.at]
-        return users[0] if len(users) == 1 and self.steps[users[0]].op in TWO_SLOPE else None
+        return users[0] if len(users) == 1 and self.two_slope(users[0]) else None
+
+    def two_slope(self, at: int) -> bool:
+        """Whether a step is a unit with two slopes, one on either side of 0."""
+        return self.steps[at].op == "unit" and two_slopes(self.steps[at].seen) is not None
 
     def pool_before(self) -> bool:
         """Whether this unit alone reads a max pooling."""
@@ -149,8 +170,8 @@ def _gathered(steps, stages, fields, gains, weight: Tensor) -> list[LayerRates]:
     found = {}
     zero = weight.new_zeros(1, fields[0].value.shape[1], len(weight))
     for n, step in enumerate(steps):
-        if step.op in _SWITCHES:
-            found[n] = LayerRates(step.name, step.op, zero)
+        if step.switches:
+            found[n] = LayerRates(step.name, step.kind, zero)
     for made in stages:
         for target, at, rate in made.rates if made else ():
             if gains[at] is None:

@@ -1,0 +1,95 @@
+"""One rule for every elementwise unit, read from its hinges in the table of `units`.
+
+A unit with hinges θ_k, derivatives below_k and above_k, makes of a stationary Gaussian signal
+
+    E SMP = T λ/(σ√(2π)) Σ_k |above_k − below_k| exp(−(θ_k − μ)²/2σ²)
+
+(Rice's formula at each hinge: density at θ times E[x'²]), and passes old kinks on with the mean of |derivative|. Our
+own derivation, in notebook 02, sections 2 to 4.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from smpcore.propagation.closed_forms.orthant import legendre
+from smpcore.units import Hinges
+
+__all__ = ["TwoSlopes", "crossing_rate", "hinge_rates", "levels", "mean_derivative", "refuse_jumps", "two_slopes"]
+
+# Standard deviations beyond which a Gaussian value is not looked for, and nodes between two hinges.
+_FAR, _NODES = 8.0, 64
+
+
+class TwoSlopes(NamedTuple):
+    """y = p x above 0, q x below, over a layer's channels: E[p], E[q], E[pq], E|p − q|, E[(p − q)²]."""
+
+    above: float
+    below: float
+    product: float
+    step: float
+    square_step: float
+
+
+def crossing_rate(level: Tensor, var: Tensor, slope_var: Tensor) -> Tensor:
+    """Σ|slope| per unit of t over a signal's crossings of ``level``, measured from its mean: λ φ(level/σ)/σ."""
+    return slope_var * torch.exp(-(level**2) / (2 * var)) / (2 * math.pi * var).sqrt()
+
+
+def hinge_rates(seen: Hinges, mean: Tensor, var: Tensor, slope_var: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Of each hinge: SMP made per unit of t, the threshold, and the step of the derivative; in the signals' shape.
+
+    A signal that never moves makes none.
+    """
+    moves = (var > 0) & (slope_var > 0)
+    found = []
+    for hinge in seen.hinges:
+        at, below, above = (torch.as_tensor(part).to(mean).expand(mean.shape) for part in hinge[:3])
+        rate = crossing_rate(at - mean, torch.where(moves, var, 1.0), slope_var)
+        found.append((torch.where(moves, (above - below).abs() * rate, 0.0), at, above - below))
+    return found
+
+
+def mean_derivative(seen: Hinges, mean: Tensor, var: Tensor) -> Tensor:
+    """E|g'(x)| of Gaussian values, by Gauss-Legendre quadrature between the hinges."""
+    std = var.sqrt()
+    safe = torch.where(std > 0, std, 1.0)
+    ends = [torch.full_like(mean, sign * _FAR) for sign in (-1, 1)]
+    inner = [((torch.as_tensor(hinge.at).to(mean) - mean) / safe).clamp(-_FAR, _FAR) for hinge in seen.hinges]
+    edges = torch.stack([*ends, *inner]).sort(0).values
+    nodes, weights = (part.to(mean).reshape(-1, *[1] * (mean.dim() + 1)) for part in legendre(_NODES))
+    width = edges.diff(dim=0)
+    z = edges[:-1] + width * nodes
+    share = weights * width * torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    gate = seen.derivative((mean + std * z).flatten(0, 1)).reshape(z.shape)
+    return (gate.abs() * share).sum((0, 1))
+
+
+def refuse_jumps(seen: Hinges, name: str) -> None:
+    """Refuse a unit whose value jumps: its SMP is infinite."""
+    if seen.jumps:
+        raise ValueError(f"{name} jumps in value at its thresholds, where SMP is infinite: no prediction has a rule "
+                         "for it; attribute counts its value jumps")
+
+
+def two_slopes(seen: Hinges) -> TwoSlopes | None:
+    """Of a unit that is straight on either side of 0 and passes through it; None of others."""
+    if not seen.straight or len(seen.hinges) != 1 or seen.jumps:
+        return None
+    at, below, above = (torch.as_tensor(part).double() for part in seen.hinges[0][:3])
+    if bool((at != 0).any()) or bool((seen.output(torch.zeros_like(seen.input)) != 0).any()):
+        return None
+    return TwoSlopes(*(float(part.mean()) for part in (
+        above, below, above * below, (above - below).abs(), (above - below) ** 2)))
+
+
+def levels(seen: Hinges) -> dict[float, float]:
+    """Thresholds, and at each the mean over channels of |step of the derivative|."""
+    found: dict[float, float] = {}
+    for hinge in seen.hinges:
+        at, below, above = torch.broadcast_tensors(*(torch.as_tensor(part).double() for part in hinge[:3]))
+        for level in at.unique().tolist():
+            found[level] = found.get(level, 0.0) + float(((above - below).abs() * (at == level)).mean())
+    return found

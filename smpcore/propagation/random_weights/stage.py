@@ -1,0 +1,30 @@
+"""One layer's part in a prediction: forward the second moments, backward the squared gains, its own kinks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from smpcore.propagation.random_weights.second_moments import Field
+
+__all__ = ["Stage"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a step does.
+
+    Attributes
+    ----------
+    field
+        Behind it.
+    pull
+        From the mean squared gains ``(R, P, N[, N])`` behind it to those before it, one for each input.
+    rates
+        Triples (which step's, at which step the gain, Σ|jump of the unit's own slope| per unit of t
+        ``(R, P, N)``).
+    """
+
+    field: Field
+    pull: Callable[[Tensor], list[Tensor]]
+    rates: tuple = ()
