@@ -87,11 +87,7 @@ def kink_parts(second: Tensor, window: int, threshold: float, rounding: Tensor) 
         # Kinks have moved these rows' medians and hidden one another: look again at what they leave.
         again, noise[chosen] = _look_again(
             second[chosen], _of_rows(suspects, chosen, samples), rounding[chosen], window, threshold)
-        kept = ~crowded[suspects.where // samples]
-        again = again._replace(where=chosen[again.where // samples] * samples + again.where % samples)
-        suspects = _Suspects(*(torch.cat([old[kept], new]) for old, new in zip(suspects, again, strict=True)))
-        order = suspects.where.argsort()
-        suspects = _Suspects(*(column[order] for column in suspects))
+        suspects = _replaced(suspects, crowded, again, samples)
     return _signed(suspects, samples), noise
 
 
@@ -115,15 +111,28 @@ def blocks(rows: Tensor) -> Sequence[Tensor]:
 def _look_again(
     second: Tensor, suspects: _Suspects, rounding: Tensor, window: int, threshold: float
 ) -> tuple[_Suspects, Tensor]:
+    """Suspects and noise ``(B,)`` of rows from which the kinks found so far are taken out before looking."""
+    samples, noise, before = second.shape[1], torch.empty_like(rounding), None
     for _ in range(_MORE_PASSES):
         clean = second.clone()
         clean.view(-1)[suspects.where] -= suspects.left
+        standing = _mask(suspects.where[suspects.stands_out], clean)
+        # A pass depends on these two alone: a row in which they are as before gives what it gave.
+        moved = torch.ones_like(rounding, dtype=torch.bool)
+        if before is not None:
+            moved = (clean != before[0]).any(1) | (standing != before[1]).any(1)
+        before = clean, standing
+        rows = true_places(moved)
+        if not len(rows):
+            break
+        clean, standing, least = clean[rows], standing[rows], rounding[rows]
         error = _interpolation_error(clean)
-        noise = torch.maximum(robust_deviation(error), rounding)
-        missed = _hits_of_error(clean, error, threshold * noise, _SIDELOBE_CROWDED)
-        missed = _grown(torch.cat([missed, suspects.where[suspects.stands_out]]), clean)
-        hits = _mask(torch.cat([missed, _hits_of_curvature(clean, rounding, threshold)]), clean)
-        suspects = _examine(second, true_places(hits), noise, window, threshold)
+        noise[rows] = deviation = torch.maximum(robust_deviation(error), least)
+        missed = _hits_of_error(clean, error, threshold * deviation, _SIDELOBE_CROWDED)
+        missed = _grown(torch.cat([missed, true_places(standing)]), clean)
+        hits = _mask(torch.cat([missed, _hits_of_curvature(clean, least, threshold)]), clean)
+        found = _examine(second[rows], true_places(hits), deviation, window, threshold)
+        suspects = _replaced(suspects, moved, found, samples)
     return suspects, noise
 
 
@@ -209,6 +218,16 @@ def _of_rows(suspects: _Suspects, rows: Tensor, samples: int) -> _Suspects:
     here = rows[index] == row
     where = index * samples + suspects.where % samples
     return _Suspects(where[here], suspects.left[here], suspects.stands_out[here])
+
+
+def _replaced(suspects: _Suspects, chosen: Tensor, new: _Suspects, samples: int) -> _Suspects:
+    """The suspects with those of the rows in the mask ``chosen (B,)`` replaced; ``new`` is indexed as if there were
+    no others."""
+    rows, kept = true_places(chosen), ~chosen[suspects.where // samples]
+    new = new._replace(where=rows[new.where // samples] * samples + new.where % samples)
+    joined = _Suspects(*(torch.cat([old[kept], part]) for old, part in zip(suspects, new, strict=True)))
+    order = joined.where.argsort()
+    return _Suspects(*(column[order] for column in joined))
 
 
 def _around(where: Tensor, offsets: Iterable[int], samples: int) -> Tensor:
