@@ -191,7 +191,7 @@ class _Survey:
             except (RuntimeError, TypeError, IndexError, ValueError) as error:
                 raise ValueError(f"the model does not take calibration inputs of shape {tuple(x.shape)}: "
                                  f"{str(error).splitlines()[0][:200]}") from error
-        self._result = flat_outputs(result)
+            self._result = flat_outputs(result)
 
     def readouts(self) -> list[str]:
         """The linear layers met first on the way back from the outputs."""

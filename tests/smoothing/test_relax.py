@@ -55,8 +55,9 @@ def test_outputs_move_by_less_than_a_bound_that_falls_with_sharpness(case):
     for b in (4.0, 64.0):
         relaxed = relax(model, calibration, sharpness={"pool": b, "activation": b}, refit=False)
         moved.append(float((relaxed.moved[std > 0] / std[std > 0]).max()))
-        assert moved[-1] < len(relaxed.replaced) * math.log(18) / b
-    assert moved[1] < moved[0] / 8
+        assert moved[-1] <= len(relaxed.replaced) * math.log(18) / b
+    # A smooth unit is not replaced, and does not move.
+    assert moved[1] < moved[0] / 8 if relaxed.replaced else moved == [0, 0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
