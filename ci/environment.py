@@ -83,6 +83,9 @@ def go_on(script, given, here):
     int or None
         The number to exit with, or None: go on here.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal of another encoding has no "…", which is no failure
     if here:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What executed notebooks leave for their reader: one page with a card for each; and the list of what can be run."""
+"""The page of executed notebooks, with a card for each; and the list of notebooks and their parameters."""
 
 import base64
 import html

@@ -1,4 +1,4 @@
-"""One run of a sweep, kept whole or not at all; and what is found of earlier ones, judged."""
+"""One run of a sweep, stored whole or not at all; and the check of runs that are stored already."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What a sweep leaves for its reader: one tidy table, what its columns mean, and one page that shows it offline."""
+"""The output of a sweep: one tidy table, the meanings of its columns, and one page that shows both offline."""
 
 import html
 import json

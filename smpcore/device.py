@@ -1,4 +1,4 @@
-"""Which device the work runs on, and work in chunks that fit its memory."""
+"""Devices by their names, and work in chunks that fit a device's memory."""
 
 import math
 from collections.abc import Callable, Iterator

@@ -78,12 +78,13 @@ def _store_figures_small() -> None:
 
 
 def _with_palette(png: bytes) -> bytes:
-    """The same picture in 128 colours: a third of the bytes, and no difference to the eye."""
+    """The same picture with a palette of 128 colours: a third of the bytes, and no visible difference."""
     Image = smpcore.need("PIL.Image")
     full = Image.open(io.BytesIO(png))
     dpi = full.info.get("dpi")
     full = full.convert("RGB").point(lambda level: 255 if level > 247 else level)  # so that white stays white
-    # A photograph would fill the palette and turn a green dot blue: a strip of the house's colours secures them.
+    # The palette is computed with a strip of PALETTE's colours below the picture. Without it, a photograph takes all
+    # 128 entries, and small coloured marks get a wrong colour.
     wide, high = full.size
     secured = Image.new("RGB", (wide, high + high // 4), "white")
     secured.paste(full)
@@ -122,7 +123,7 @@ def draw_moving_crop(axis, path, times, points) -> None:
     _, height, width = path.pixels.shape
     left, top, right, bottom = path.box
     margin = 0.3 * (right - left)
-    # Fewer pixels and levels than the photograph has: a quarter of the notebook's size, and nobody minds.
+    # Fewer pixels and grey levels than the photograph has, so that the notebook is a quarter as large.
     block = max(1, round((right - left + 2 * margin) / 150))
     shown = torch.nn.functional.avg_pool2d(path.pixels[None], block)[0].permute(1, 2, 0).clip(0, 1)
     axis.imshow((shown * 16).round() / 16, cmap="gray", interpolation="nearest",

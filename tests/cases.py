@@ -34,6 +34,8 @@ class Case:
         Whether its value jumps.
     smooth
         Whether it has no switch at all.
+    function
+        Of an elementwise unit: what the model calls, for networks of other widths.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Case:
     straight: bool = True
     jumps: bool = False
     smooth: bool = False
+    function: Callable[[Tensor], Tensor] | None = None
 
     def build(self, seed: int = 0) -> tuple[nn.Module, Tensor, Tensor]:
         with torch.random.fork_rng(devices=[]):
@@ -71,11 +74,11 @@ def _flat(function, width=24, after=None):
 
 
 def _unit(name, function, after=None, straight=True, jumps=False):
-    return Case(name, _flat(function, after=after), (6,), straight, jumps)
+    return Case(name, _flat(function, after=after), (6,), straight, jumps, function=None if after else function)
 
 
 def _smooth(name, function):
-    return Case(name, _flat(function), (6,), straight=False, smooth=True)
+    return Case(name, _flat(function), (6,), straight=False, smooth=True, function=function)
 
 
 def _map(name, layer, dimensions=2, side=9, channels=3):
@@ -117,6 +120,7 @@ UNITS = [
                                                           nn.Linear(20, 2)), (6,)),
     _unit("leaky_relu", lambda x: F.leaky_relu(x, 0.2)),
     _unit("leaky_relu, in place", lambda x: F.leaky_relu_(x * 1, negative_slope=0.2)),
+    _unit("prelu, a function", lambda x: F.prelu(x, torch.full_like(_STEP, 0.3).reshape(1))),
     Case("prelu, one", lambda: nn.Sequential(nn.Linear(6, 20), nn.PReLU(), nn.Linear(20, 2)), (6,)),
     Case("prelu, one per channel", lambda: _sized(nn.Sequential(
         nn.Conv2d(2, 4, 3), _drawn(nn.PReLU(4)), nn.Flatten()), (2, 5, 5)), (2, 5, 5)),
@@ -126,6 +130,7 @@ UNITS = [
     _unit("abs", torch.abs),
     _unit("abs, a builtin", abs),
     _unit("threshold", lambda x: F.threshold(x, 0.3, 0.3)),
+    _unit("hardtanh, a function", lambda x: F.hardtanh(x, -0.5, 0.8)),
     Case("hardtanh", lambda: nn.Sequential(nn.Linear(6, 20), nn.Hardtanh(-0.5, 0.8), nn.Linear(20, 2)), (6,)),
     Case("hardtanh, as ReLU6", lambda: nn.Sequential(nn.Linear(6, 20), nn.ReLU6(), nn.Linear(20, 2)), (6,)),
     _unit("relu6", lambda x: F.relu6(5 * x)),

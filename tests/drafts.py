@@ -23,7 +23,7 @@ class Draft:
     side: int
 
     def __post_init__(self):
-        self.init, self.body, self.count = [], [], 0
+        self.init, self.body, self.count, self.loose = [], [], 0, False
 
     def module(self, text: str) -> str:
         self.count += 1
@@ -149,17 +149,101 @@ def turned(draft: Draft) -> None:
 BLOCKS = [act, layer, layer, residual, shared, norm, both_signs, maxout, written_view, pool, pool, pool, turned]
 
 
-def draw(seed: int) -> str:
-    """The source text of one network: a class ``Net``, and the shape of its input."""
-    rng = random.Random(seed)
+def opposite_branches(draft: Draft) -> None:
+    """Units of x and of -x, which switch at the same moment."""
+    slope = draft.rng.choice(["0.25", "0.9", "1.0"])
+    draft.say(draft.rng.choice([
+        f"x = F.relu(x) - {slope} * F.relu(-x)", f"x = (F.relu(x) - {slope} * F.relu(-x)).abs()",
+        f"x = torch.maximum(F.relu(x), {slope} * F.relu(-x))", "x = F.leaky_relu(x, 0.5) + torch.relu(-x)",
+        f"x = F.relu(F.softshrink(x, 0.1) - {slope} * F.relu(-x))"]))
+    if draft.rng.random() < 0.5:
+        act(draft)
+
+
+def grouped(draft: Draft) -> None:
+    d = draft.dimensions
+    if not d:
+        return layer(draft)
+    groups = draft.rng.choice([1, draft.channels])
+    dilation = draft.rng.choice([1, 2])
+    out = draft.channels * draft.rng.choice([1, 2]) if draft.channels < 4 else draft.channels
+    options = f"padding={dilation}, groups={groups}, dilation={dilation}"
+    draft.say(f"x = {draft.module(f'nn.Conv{d}d({draft.channels}, {out}, 3, {options})')}(x)")
+    draft.channels = out
+    act(draft)
+    return None
+
+
+def concatenated(draft: Draft) -> None:
+    first, second = draft.conv(), draft.conv()
+    draft.say(f"x = torch.cat([{activation(draft, f'{first}(x)')}, {activation(draft, f'{second}(x)')}, x], 1)")
+    draft.channels *= 3
+    reduce = draft.conv(draft.channels // 3)
+    draft.channels //= 3
+    draft.say(f"x = {reduce}(x)")
+
+
+def of_branches(draft: Draft) -> None:
+    """The smaller or larger of two branches, and a choice between them that does not depend on the input."""
+    first, second = draft.conv(), draft.conv()
+    draft.say(f"a, b = {activation(draft, f'{first}(x)')}, {second}(x)")
+    draft.say(draft.rng.choice([
+        "x = torch.minimum(a, b)", "x = torch.maximum(a, b) + x", "x = torch.min(a, b) - torch.max(a, x)",
+        "x = torch.where(torch.arange(a[0].numel()).view_as(a[:1]) % 3 > 0, a, b)", "x = torch.fmin(a, 0.2 + b)",
+        "x = torch.stack([a, b, x]).amax(0)", "x = torch.lerp(a, b, 0.3).relu()"]))
+
+
+def bounded(draft: Draft) -> None:
+    """A clamp whose bounds are tensors, one for each channel."""
+    low = draft.module(f"nn.Parameter(-torch.rand({draft.channels}, *[1] * {draft.dimensions}))")
+    high = draft.module(f"nn.Parameter(torch.rand({draft.channels}, *[1] * {draft.dimensions}))")
+    draft.say(draft.rng.choice([f"x = torch.clamp(x, {low}, {high})", f"x = x.clamp(min={low})",
+                                f"x = torch.clamp(x, max={high})"]))
+
+
+def reshaped(draft: Draft) -> None:
+    """Views, expansions and transpositions, read, computed with and written into."""
+    draft.say("x = x * 1")
+    draft.say(draft.rng.choice([
+        "x.split(1, 1)[0].relu_()", "x.chunk(2, 1)[-1].mul_(-0.5)", "x.unbind(1)[0].clamp_(min=-0.1)",
+        "y = x.transpose(0, 1)\ny[0].relu_()", "x[:, -1] = torch.relu(x[:, 0])", "x.select(1, 0).add_(x[:, -1].relu())",
+        "x = x.unsqueeze(1).expand(-1, 2, *x.shape[1:]).relu() * torch.ones(2, *x.shape[1:]).to(x)\nx = x.sum(1)",
+        "x = x.movedim(1, -1).contiguous().relu().movedim(-1, 1) * 1.",
+        "y = torch.arange(3.).to(x).view(3, *[1] * (x.dim() - 2))\n"
+        "x = (x.relu().unsqueeze(2).expand(*x.shape[:2], 3, *x.shape[2:]) * y).amax(2)",
+        "x = x.flatten(1).relu().unflatten(1, x.shape[1:])", "x = x.flip(1).relu().roll(1, 1)"]))
+
+
+def gated(draft: Draft) -> None:
+    """What no measurement follows, or what jumps: to be refused, or right."""
+    draft.loose = True
+    draft.say(f"y = {draft.conv()}(x)")
+    draft.say(draft.rng.choice([
+        "x = x * F.hardsigmoid(y)", "x = x * (y > 0)", "x = torch.where(y > 0.1, x, 0.2 * x)",
+        "x = x * torch.sigmoid(y)",
+        "x = x * (0.5 + 0.5 * torch.sign(y))", "x = x + 0.3 * torch.sign(y)",
+        "x = x + torch.where(torch.isclose(y, torch.full_like(y, 0.1), atol=0.003), 0.003 - (y - 0.1).abs(), 0.)",
+        "x = x.masked_fill(y < -0.3, 0.)"]))
+
+
+#: Blocks whose units switch together or stand in more than one branch, and operations that are ordinary beside these.
+COMPOSED = [*BLOCKS, *2 * [opposite_branches, grouped, concatenated, of_branches, bounded, reshaped], gated]
+
+
+def draw(seed: int, composed: bool = False) -> str:
+    """The source text of one network: a class ``Net``, and the shape of its input.
+
+    ``composed`` draws from `COMPOSED`, deeper; LOOSE tells whether it holds what may be refused.
+    """
+    rng = random.Random(f"composed {seed}" if composed else seed)
     dimensions = rng.choice([0, 1, 1, 2, 2, 2, 3])
     side = (1, 8, 5, 3)[dimensions]
     channels = rng.choice([1, 2]) if dimensions else 6
     shape = (channels, *[side] * dimensions)
     draft = Draft(rng, dimensions, channels, side)
     layer(draft)
-    for _ in range(rng.randint(1, 4)):
-        rng.choice(BLOCKS)(draft)
+    for _ in range(rng.randint(2, 5) if composed else rng.randint(1, 4)):
+        rng.choice(COMPOSED if composed else BLOCKS)(draft)
     # Drawn apart, so that all else of a seed is as it is without.
     apart = random.Random(-1 - seed)
     hidden = apart.random() < 0.04
@@ -179,12 +263,12 @@ def draw(seed: int) -> str:
     inner = "\n        "
     return (f"class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n        "
             f"{inner.join(draft.init)}\n\n    def forward(self, x):\n        {inner.join(lines)}\n\n\n"
-            f"SHAPE = {shape}\nHIDDEN = {hidden}\n")
+            f"SHAPE = {shape}\nHIDDEN = {hidden}\nLOOSE = {draft.loose}\n")
 
 
-def script(seed: int) -> str:
+def script(seed: int, composed: bool = False) -> str:
     """A program that builds the network of ``seed`` and its line, and traces it."""
-    text = draw(seed)
+    text = draw(seed, composed)
     traced = "TRACED = torch.jit.trace(torch.relu, torch.ones(2))\n\n\n" if "TRACED" in text else ""
     return f'''import torch
 from torch import nn
@@ -201,10 +285,10 @@ start, end = 2 * torch.randn(2, *SHAPE, dtype=torch.float64)
 '''
 
 
-def build(seed: int) -> tuple[torch.nn.Module, Tensor, Tensor, bool]:
-    """The network of ``seed``, the two ends of its line, and whether some of its kinks are out of sight."""
+def build(seed: int, composed: bool = False) -> tuple[torch.nn.Module, Tensor, Tensor, bool, bool]:
+    """The network of ``seed``, the ends of its line, whether kinks are out of sight, and whether it may be refused."""
     names: dict = {}
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
-        exec(script(seed), names)
-    return names["model"], names["start"], names["end"], names["HIDDEN"]
+        exec(script(seed, composed), names)
+    return names["model"], names["start"], names["end"], names["HIDDEN"], names["LOOSE"]

@@ -15,15 +15,18 @@ import torch
 from torch import Tensor
 
 from smpcore import device as devices
-from smpcore.attribution.measurement import SAME, Measurement
+from smpcore.attribution.measurement import Measurement, chunk_size
 from smpcore.attribution.preflight import probe
 from smpcore.attribution.suggestion import Suggestion, suggest
-from smpcore.attribution.unexplained import look_closer
+from smpcore.attribution.unexplained import Course, look_closer, refine
+from smpcore.attribution.watched_model import WatchedModel
 from smpcore.inspection.checks import checked_copy, checked_times, home_of
 
 __all__ = ["Attribution", "LayerSmp", "attribute"]
 
 _PATIENCE = 4.0
+# Samples of one path, computed in other batches, agree to this.
+_SAME = {torch.float64: 1e-8, torch.float32: 1e-3}
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class LayerSmp:
     smp: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Attribution:
     """SMP of each output along a path, layer by layer.
 
@@ -64,10 +67,15 @@ class Attribution:
     total
         ``(m,)`` SMP, the sum over the layers.
     value_jumps
-        ``(m,)`` sum of magnitudes of jumps in value (rounding, hard shrinkage), to first order in the jump; where
-        it is not 0, the slope has no SMP to speak of there.
+        ``(m,)`` sum of magnitudes of jumps in value (rounding, hard shrinkage, spikes), each of the output's counted
+        once; where it is not 0, the slope has no SMP to speak of there.
     layers
         In order of execution, one for each call that can switch, also with 0 switches.
+    unexplained
+        ``(m,)`` how far the total may be off, in its units, summed over intervals: the change of the outputs' slopes
+        that no switch (nor curvature) accounts for, and half the difference between the two readings of kinks whose
+        gains differ from one end of an interval to the other (within an interval in squares, for they have either
+        sign). Several switches in an interval that bear on one another, and opposite kinks, show in it.
     """
 
     times: Tensor
@@ -76,15 +84,27 @@ class Attribution:
     total: Tensor
     value_jumps: Tensor
     layers: list[LayerSmp]
+    unexplained: Tensor
+
+    def __repr__(self) -> str:
+        outputs = ", ".join(f"{total:.4g} ± {off:.2g}" for total, off in
+                            zip(self.total.tolist(), self.unexplained.tolist(), strict=True))
+        jumps = f", value jumps {self.value_jumps.tolist()}" if bool(self.value_jumps.any()) else ""
+        return f"Attribution(SMP {outputs}{jumps}, {len(self.layers)} layers, {len(self.times)} samples)"
 
     def to_frame(self):
-        """Long format: a pandas frame with columns layer, kind, units, switches, output, smp."""
+        """Long format: a pandas frame with columns layer, kind, units, switches, output, smp.
+
+        Its ``attrs["unexplained"]`` is the list of the outputs' `unexplained`, which belongs to no layer.
+        """
         import smpcore
 
         pd = smpcore.need("pandas")
         rows = [(layer.name, layer.kind, layer.units, layer.switches, output, smp)
                 for layer in self.layers for output, smp in enumerate(layer.smp.tolist())]
-        return pd.DataFrame(rows, columns=["layer", "kind", "units", "switches", "output", "smp"])
+        frame = pd.DataFrame(rows, columns=["layer", "kind", "units", "switches", "output", "smp"])
+        frame.attrs["unexplained"] = self.unexplained.tolist()
+        return frame
 
     def plot(self, output: int = 0, ax=None):
         """Bars of SMP by layer, in order of execution; gives back the matplotlib axes.
@@ -152,9 +172,10 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
         Any `torch.nn.Module` in evaluation mode (or a function of a tensor), on any device. The measurement runs
         on a copy in ``dtype``.
     path
-        ``path(t: (P,) float64) -> (P, *input_shape)``, a differentiable torch function of time.
+        ``path(t: (P,) float64) -> (P, *input_shape)``, a differentiable torch function of time. Where it has a method
+        ``slope(t) -> (P, *input_shape)``, that is taken for dx/dt.
     times
-        ``(P,)``, increasing. A few hundred are enough; a unit that switches twice between two of them is missed.
+        ``(P,)``, increasing. A few hundred are enough; a unit that switches there and back between two is missed.
     outputs
         None for all (at most 64), indices into the output flattened to (P, m), or a callable from what the model
         returns to a tensor (P, m).
@@ -181,48 +202,48 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
     magnitude is taken, which is shared out over the layers in proportion to their own.
 
     Slopes and gains are read at the samples beside a switch, so that a figure is exact where they are constant between
-    samples, and else off by a part of the order of the spacing. Where a gain vanishes at the kink itself, as in
-    ``relu(x)**2``, which has none, what is left is of that order: it halves with twice as many samples.
+    samples, and else off by about `Attribution.unexplained`. Where that exceeds 5% of a total, and of the steepest
+    slope, intervals that carry most of it are measured again by themselves at more samples; what is left then is
+    warned of. Where a gain vanishes at the kink itself, as in ``relu(x)**2``, which has none, what is left is of the
+    order of the spacing: it halves with twice as many samples.
     """
     times = checked_times(times)
     if chunk != "auto" and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 2):
         raise ValueError(f"chunk = {chunk!r}: it must be 'auto' or a whole number of at least 2")
     model = checked_copy(model, dtype)
-    run = Measurement(model, path, times.to(home_of(model, times)), outputs, dtype)
-    probe(run, SAME.get(dtype, 1e-2))
-    size = run.chunk() if chunk == "auto" else chunk
-    begin, bar = time.monotonic(), None
-    parts = []
-    for part in devices.chunks(run.work, len(times), size, overlap=1):
-        run.add(part, parts[-1] if parts else None)
-        done = part.stop
+    watched = WatchedModel(model, path, outputs, dtype)
+    moments = times.to(home_of(model, times))
+    same = _SAME.get(dtype, 1e-2)
+    layouts, numbers = probe(watched, moments, same)
+    measure = Measurement(watched, layouts).part
+    size = chunk_size(moments.device.type, numbers) if chunk == "auto" else chunk
+    begin, bar, done, course = time.monotonic(), None, 0, None
+
+    def work(start, stop):
+        return measure(moments[start:stop], start, stop == len(times))
+
+    for part in devices.chunks(work, len(times), size, overlap=1):
+        course = course or Course(moments, part)
+        start = max(done - 1, 0)
+        course.add(part, start, same)
+        done = start + len(part.values)
         spent = time.monotonic() - begin
         if bar is None and done < len(times) and spent * (len(times) - done) / done > _PATIENCE:
             bar = _progress(len(times))
         if bar is not None:
             bar.update(done - bar.n)
-        parts.append(part)
     if bar is not None:
         bar.close()
-    found = _gathered(times, parts, run.totals)
-    look_closer(run, parts, found.slopes.abs().amax(0), size)
-    return found
-
-
-def _gathered(times: Tensor, parts: list, totals: dict) -> Attribution:
-    """What the chunks found, as one."""
-    values = torch.cat([part.values[bool(n):] for n, part in enumerate(parts)])
-    slopes = torch.cat([part.slopes[bool(n):] for n, part in enumerate(parts)])
-    zero = values.new_zeros(values.shape[1])
-    for name, layer in totals.items():
-        if not bool((zero + layer.smp).isfinite().all()):
+    for name, layer in course.layers.items():
+        if not bool(layer.smp.isfinite().all()):
             raise ValueError(f"the gain from {name} to the output is not finite where it switches: some operation "
                              "behind it is infinitely steep there, as a square root is at 0; add a small number "
                              "inside it")
-    layers = [LayerSmp(name, layer.kind, layer.units, layer.switches, zero + layer.smp)
-              for name, layer in totals.items()]
-    jumps = sum((layer.value_jumps for layer in totals.values()), zero)
-    return Attribution(times, values, slopes, sum((layer.smp for layer in layers), zero), jumps, layers)
+    unexplained = refine(measure, course) + look_closer(measure, course, dtype)
+    layers = [LayerSmp(name, layer.kind, layer.units, layer.switches, layer.smp)
+              for name, layer in course.layers.items()]
+    jumps = sum((layer.value_jumps for layer in course.layers.values()), torch.zeros_like(course.total))
+    return Attribution(times, course.values, course.slopes, course.total, jumps, layers, unexplained)
 
 
 def _progress(count: int):

@@ -8,18 +8,21 @@ depends on it.
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
 from smpcore.inspection.module_scope import Opening, Scope, in_custom_function
 from smpcore.units import table as switches
 
-__all__ = ["Watch", "mark_of"]
+__all__ = ["Watch", "mark_of", "spikes_as_steps"]
 
 _LINEAR = {"linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+_LINEAR_ARGUMENTS = ("input", "weight", "bias")
 _DROPOUT = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout",
             "feature_dropout"}
 # Results that are no floating tensor, yet say nothing of which side a unit is on.
@@ -47,12 +50,15 @@ class Watch(Opening):
     apart
         Keep each unit's input and output apart from what the model goes on to write into: slower, and needed only
         where the model overwrites what its backward pass reads.
+    constant
+        ``constant(number, place, tensor)`` for each floating argument that does not depend on the path, if given.
     """
 
-    def __init__(self, observe: Callable, scope: Scope, apart: bool = False):
+    def __init__(self, observe: Callable, scope: Scope, apart: bool = False, constant: Callable | None = None):
         super().__init__()
-        self.observe, self.scope, self.apart = observe, scope, apart
+        self.observe, self.scope, self.apart, self.constant = observe, scope, apart, constant
         self.calls: dict[str, int] = {}
+        self.operations = 0
         self.place = "model"
 
     def layer(self, op: str) -> str:
@@ -71,13 +77,25 @@ class Watch(Opening):
             return self._call(func, name, in_place, args, kwargs)
 
     def _call(self, func, name, in_place, args, kwargs):
-        tensors = list(_tensors((args, kwargs)))
+        tensors = _tensors((args, kwargs))
         self.place = f"{self.scope.path}:{name}"
-        if name == "__get__" and getattr(func.__self__, "__name__", "") == "data":
+        of_data = name in ("__get__", "__set__") and getattr(func.__self__, "__name__", "") == "data"
+        replaced = of_data and name == "__set__"
+        if any(switches.moves(tensor) for tensor in tensors
+               if replaced or type(tensor) not in (Tensor, nn.Parameter)):
+            raise ValueError(f"{self.place} meets a tensor whose data or class was replaced, behind which slopes are "
+                             "not followed (x.data = …, x.as_subclass(…)): write x = …, and hand on plain tensors")
+        if of_data:
             name = "detach"
         elif name in ("__get__", "__set__"):
             return _marked(func(*args, **kwargs), tensors)
-        moving = any(switches.moves(tensor) for tensor in tensors if tensor.is_floating_point())
+        floating = [tensor for tensor in tensors if tensor.is_floating_point()]
+        moving = any(switches.moves(tensor) for tensor in floating)
+        if self.constant is not None and not in_custom_function():
+            for tensor in floating:
+                self.operations += 1
+                if not switches.moves(tensor) and mark_of(tensor) is None:
+                    self.constant(self.operations, self.place, tensor)
         if moving and name in switches.TABLE:
             mark = next((mark_of(tensor) for tensor in tensors if mark_of(tensor)), None)
             result = self._unit(func, name, in_place, args, kwargs)
@@ -125,17 +143,14 @@ class Watch(Opening):
             _mark(result, f"{self.place} switches, and the output depends on it: {advice}")
 
     def _linear(self, func, args, kwargs):
-        x, rest, kwargs = _first(args, kwargs)
-        others = [*rest, *kwargs.values()]
-        if any(isinstance(part, Tensor) and switches.moves(part) for part in others) or not switches.moves(x):
-            return func(x, *rest, **kwargs)
+        given = {"bias": None} | dict(zip(_LINEAR_ARGUMENTS, args, strict=False)) | kwargs
+        x, weight, bias = (given.pop(key) for key in _LINEAR_ARGUMENTS)
+        if not switches.moves(x) or any(switches.moves(part) for part in (weight, bias) if part is not None):
+            return func(*args, **kwargs)
         value, slope = forward_ad.unpack_dual(x)
-        y = func(value, *rest, **kwargs)
         with torch.no_grad():
-            bias = {"bias": None} if "bias" in kwargs else {}
-            without = (rest[0], None, *rest[2:]) if len(rest) > 1 else rest
-            slope = func(slope.detach(), *without, **(kwargs | bias))
-        return forward_ad.make_dual(y, slope)
+            slope = func(slope.detach(), weight, None, *args[3:], **given)
+        return forward_ad.make_dual(func(value, weight, bias, *args[3:], **given), slope)
 
     def _batch_norm(self, func, args, kwargs):
         names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
@@ -164,19 +179,7 @@ class Watch(Opening):
             raise ValueError(f"{layer}: {error}") from None
         if seen is None:
             return func(*args, **kwargs)
-        inputs = seen.inputs
-        if self.apart:
-            inputs = tuple(part.clone() for part in inputs)
-        found = seen.output(*inputs)
-        y, where = found if isinstance(seen, switches.Selection) else (found, None)
-        value, slope = forward_ad.unpack_dual(y)
-        if not value.requires_grad:
-            value = value.detach().requires_grad_()
-        edge = torch.autograd.graph.get_gradient_edge(value)
-        out = value.clone() if self.apart or value.is_leaf else value
-        self.observe(layer, seen, edge, value.detach(), where)
-        if slope is not None:
-            out = forward_ad.make_dual(out, slope.detach())
+        out, where = self._switching(layer, seen)
         result = out if where is None else seen.arrange(out, where)
         if where is not None and result is not out:
             _mark([part for part in result if not part.is_floating_point()],
@@ -189,6 +192,68 @@ class Watch(Opening):
         if kwargs.get("out") is not None:
             raise ValueError(f"{layer} writes into out=…, which is not followed: assign its result instead")
         return result
+
+    def _switching(self, layer: str, seen):
+        """The output of a unit, with its slope, and the winners of one that selects."""
+        inputs = tuple(part.clone() for part in seen.inputs) if self.apart else seen.inputs
+        found = seen.output(*inputs)
+        y, where = found if isinstance(seen, switches.Selection) else (found, None)
+        if where is not None and len(inputs) == 2:
+            # torch halves the derivative between two that are equal; switches are read by the winner's.
+            y = torch.where(where.bool(), inputs[1], inputs[0])
+        value, slope = forward_ad.unpack_dual(y)
+        if not value.requires_grad:
+            value = value.detach().requires_grad_()
+        edge = torch.autograd.graph.get_gradient_edge(value)
+        out = value.clone() if self.apart or value.is_leaf else value
+        self.observe(layer, seen, edge, value.detach(), where)
+        return forward_ad.make_dual(out, torch.zeros_like(value) if slope is None else slope.detach()), where
+
+    def spike(self, name: str, x: Tensor, level: Callable) -> Tensor:
+        """The output of a custom autograd function that is 0 or 1: a step, whatever its surrogate derivative."""
+        with torch._C.DisableTorchFunction():
+            if not switches.moves(x):
+                return level(x)
+            seen = switches.Steps("spike", x, level, lambda x: level(x) + 0 * x)
+            return self._switching(self.layer(name), seen)[0]
+
+
+@contextmanager
+def spikes_as_steps(unit: Callable, other: Callable) -> Iterator[None]:
+    """Hand custom autograd functions whose outputs are 0 or 1 to ``unit(name, x, level)``, x their input.
+
+    ``level(x)`` computes the output, in the type of x and without derivatives. All other custom functions run as ever,
+    and ``other(name)`` is told of those on what depends on the path.
+    """
+    own = torch.autograd.Function.__dict__["apply"]
+
+    def apply(cls, *args, **kwargs):
+        run = own.__get__(None, cls)
+        place = next((n for n, part in enumerate(args) if isinstance(part, Tensor)), None)
+        if place is None or not args[place].is_floating_point() or in_custom_function():
+            return run(*args, **kwargs)
+
+        def plain(x):
+            with torch.no_grad(), torch._C.DisableTorchFunction(), _disable_current_modes():
+                given = tree_map_only(Tensor, lambda part: forward_ad.unpack_dual(part).primal.detach(),
+                                      (*args[:place], x, *args[place + 1:]))
+                return run(*given, **kwargs)
+
+        x = args[place]
+        found = plain(x)
+        with torch._C.DisableTorchFunction(), _disable_current_modes():
+            spikes = isinstance(found, Tensor) and found.shape == x.shape and bool((found * (found - 1) == 0).all())
+            if not spikes and any(switches.moves(part) for part in _tensors(args) if part.is_floating_point()):
+                other(cls.__name__)
+        if spikes:
+            return unit(cls.__name__, x, lambda x: plain(x).to(x.dtype))
+        return run(*args, **kwargs)
+
+    torch.autograd.Function.apply = classmethod(apply)
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = own
 
 
 # Where `inplace` stands among the positional arguments.
@@ -218,19 +283,8 @@ def _marked(result, tensors):
     return result
 
 
-def _first(args, kwargs):
-    if args:
-        return args[0], args[1:], kwargs
-    return kwargs["input"], (), {key: value for key, value in kwargs.items() if key != "input"}
-
-
-def _tensors(value) -> Iterator[Tensor]:
+def _tensors(value) -> list[Tensor]:
     if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _tensors(part)
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _tensors(part)
-
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]

@@ -6,67 +6,87 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from smpcore.attribution.switch_events import find_layout
+from smpcore.attribution.interpreter import spikes_as_steps
+from smpcore.attribution.switch_events import Layout, find_layout
+from smpcore.attribution.watched_model import WatchedModel, candidates
 from smpcore.inspection.checks import runs
 from smpcore.inspection.opaque_ops import Hidden, hidden_switches
 
 __all__ = ["probe"]
 
 
-def probe(run, tolerance: float) -> None:
-    """Try a measurement on a few samples, and find out each layer's layout.
+def probe(watched: WatchedModel, times: Tensor, tolerance: float) -> tuple[dict[str, Layout | None], float]:
+    """Try a model on a few samples of its path.
 
     Parameters
     ----------
-    run
-        A `Measurement`; its ``layouts`` and ``numbers`` are filled in.
+    times
+        The path's.
     tolerance
         Samples of one path, computed in other batches, agree to this.
+
+    Returns
+    -------
+    layouts
+        Where each layer's samples are, by its name.
+    numbers
+        How many numbers all layers hold for one sample.
 
     Raises
     ------
     ValueError, TypeError
         For a model that fails, a path that gives NaN, switches out of sight, output that is not a function of t.
     """
-    # Moments that no symmetry of the path is likely to make alike; batches of three and of five, for the dimension
+    # Moments that no symmetry of the path is likely to make alike; batches of two and of three, for the dimension
     # that holds the samples grows with them.
-    a, b, c = (run.times[round(part * (len(run.times) - 1))] for part in (0.146, 0.382, 0.709))
-    few, more = torch.stack([a, a, b]), torch.stack([a, a, c, c, b])
-    hidden = _plainly(run, few)
-    seen_first = {}
+    a, b, c = (times[round(part * (len(times) - 1))] for part in (0.146, 0.382, 0.709))
+    few, more = torch.stack([a, b]), torch.stack([a, c, b])
+    hidden = _plainly(watched, few)
+    seen_first, still, layouts, numbers, customs = {}, {}, {}, [], []
+    own = {id(part) for part in watched.tensors}
 
     def observe(layer, seen, edge, value, where):
         with torch.no_grad():
             _check_numbers(layer, seen, few)
-            seen_first[layer] = run.rows(seen, value).detach().clone()
-        run.numbers += (value.numel() + sum(part.numel() for part in seen.inputs)) / len(few)
+            seen_first[layer] = candidates(seen, value).detach().clone()
+        numbers.append((value.numel() + sum(part.numel() for part in seen.inputs)) / len(few))
 
     def compare(layer, seen, edge, value, where):
         with torch.no_grad():
             _check_numbers(layer, seen, more)
-            rows = run.rows(seen, value).detach()
-            run.layouts[layer] = find_layout(seen_first.pop(layer, rows), rows, tolerance)
+            rows = candidates(seen, value).detach()
+            layouts[layer] = find_layout(seen_first.pop(layer, rows), rows, tolerance)[0]
 
-    first, node = _once(run, few, observe)
-    second, _ = _once(run, more, compare)
-    scale = tolerance * (1 + float(first.abs().max()))
-    if not bool(first.isfinite().all()):
-        return
-    if float((first - second[[0, 1, 4]]).abs().max()) > scale or float((first[0] - first[1]).abs().max()) > scale:
-        raise ValueError("the model's output changes between calls with the same input (random numbers, a "
-                         "counter), or depends on the place in the batch or on its size: it is not a function of t; "
-                         "call model.eval(), fix the random numbers, or reset its state in forward")
-    _warn_of_custom(hidden, _custom(node))
+    def remember(call, place, tensor):
+        if id(tensor) not in own:
+            still[call] = tensor.detach().clone()
+
+    def recall(call, place, tensor):
+        before = still.pop(call, tensor)
+        if find_layout(before[..., None], tensor.detach()[..., None], tolerance)[1]:
+            raise ValueError(f"{place} takes a tensor that depends on the path and has lost its slope on the way "
+                             "(nn.Parameter(x), as_subclass, new_tensor, from_dlpack, a copy through .data or numpy): "
+                             "hand on the tensor itself")
+
+    first = _once(watched, few, observe, remember, customs.append)
+    second = _once(watched, more, compare, recall, str)
+    if bool(first.isfinite().all()):
+        if float((first - second[[0, 2]]).abs().max()) > tolerance * (1 + float(first.abs().max())):
+            raise ValueError("the model's output changes between calls with the same input (random numbers, a "
+                             "counter), or depends on the place in the batch or on its size: it is not a function of "
+                             "t; call model.eval(), fix the random numbers, or reset its state in forward")
+        _warn_of_custom(hidden, list(dict.fromkeys(customs)))
+    return layouts, sum(numbers)
 
 
-def _plainly(run, times: Tensor) -> list[Hidden]:
+def _plainly(watched: WatchedModel, times: Tensor) -> list[Hidden]:
     """A plain pass first: what fails there is not the measurement's doing."""
-    x = run.inputs(times)
+    x = watched.inputs(times)
     bad = x.isnan().flatten(1).any(1).nonzero()
     if len(bad):
         raise ValueError(f"the path's input is NaN at t = {float(times[int(bad[0, 0])]):g}")
-    with runs(run.dtype, x):
-        hidden = hidden_switches(run.model, x, run.scope)
+    with runs(watched.dtype, x, watched.model), spikes_as_steps(lambda name, x, level: level(x) + 0 * x, str):
+        hidden = hidden_switches(watched.model, x, watched.scope)
     for found in hidden:
         if found.switches and found.way != "custom":
             raise ValueError(found.sentence)
@@ -79,31 +99,16 @@ def _check_numbers(layer: str, seen, times: Tensor) -> None:
                          "path's input there, and at what stands before that layer")
 
 
-def _once(run, times: Tensor, observe):
+def _once(watched: WatchedModel, times: Tensor, observe, constant, custom):
     with forward_ad.dual_level():
-        value, _ = run.forward(times, observe, known=True)
-        return value.detach(), value.grad_fn
+        return watched.forward(times, observe, constant=constant, custom=custom)[0].detach()
 
 
-def _warn_of_custom(hidden: list[Hidden], nodes: list[str]) -> None:
+def _warn_of_custom(hidden: list[Hidden], names: list[str]) -> None:
     inside = [found for found in hidden if found.way == "custom"]
-    if not nodes and not inside:
+    if not names and not inside:
         return
-    which = ", ".join(nodes) or "on the way to the output"
+    which = ", ".join(names) or "on the way to the output"
     ops = ", ".join(dict.fromkeys(found.op for found in inside if found.switches))
     warnings.warn(f"the model runs a custom autograd function ({which}): what switches inside it is not counted"
                   + (f", and {ops} does" if ops else ""), stacklevel=5)
-
-
-def _custom(node) -> list[str]:
-    """Names of the custom autograd functions in a graph."""
-    found, seen, stack = {}, set(), [node]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            found[type(node).__name__.removesuffix("Backward")] = True
-        stack.extend(parent for parent, _ in node.next_functions)
-    return list(found)

@@ -1,9 +1,12 @@
 """Switches that happen together, and what each adds to the output's SMP.
 
-Where units of several calls switch at one moment, the output's slope jumps once, by the sum of their changes with
-their signs. Units that feed one another add up to that jump only if the inputs' slopes of all are taken on one side
-of the moment and the gains of all on the other: with f = f_2 ∘ f_1 and slopes D before and D⁺ after,
-D_2⁺D_1⁺ − D_2 D_1 = D_2⁺(D_1⁺ − D_1) + (D_2⁺ − D_2)D_1, and so on for more.
+Where several units switch at one moment, the output's slope jumps once, by the sum of their changes with their signs.
+Units that feed one another add up to that jump only if the inputs' slopes of all are taken on one side of the moment
+and the gains of all on the other: with f = f_2 ∘ f_1 and slopes D before and D⁺ after,
+D_2⁺D_1⁺ − D_2 D_1 = D_2⁺(D_1⁺ − D_1) + (D_2⁺ − D_2)D_1 = D_2(D_1⁺ − D_1) + (D_2⁺ − D_2)D_1⁺, and so on for more.
+
+Either choice is one reading of the jump. They agree where nothing else switches or bends in the interval; the mean of
+their magnitudes is what counts, and half their difference says how far it may be off.
 """
 
 import torch
@@ -11,7 +14,7 @@ from torch import Tensor
 
 from smpcore.attribution.switch_events import Events
 
-__all__ = ["joined", "shares"]
+__all__ = ["joined", "jump_shares", "kink_shares"]
 
 
 def joined(interval: Tensor, ahead: Tensor, behind: Tensor, tolerance: float) -> Tensor:
@@ -22,11 +25,14 @@ def joined(interval: Tensor, ahead: Tensor, behind: Tensor, tolerance: float) ->
     interval
         ``(E,)`` the sample before each switch.
     ahead, behind
-        ``(E,)`` as in `Events`, but in units of the interval.
+        ``(E,)`` as in `Events`.
     tolerance
-        Times closer than this are one.
+        Times closer than this part of an interval are one.
     """
-    labels = [_alike(interval, time, tolerance) for time in (ahead, behind)]
+    places = [interval + 0.5 + 0.5 * time.double() / (1 + time.double().abs()) for time in (ahead, behind)]
+    # On a sample itself: torch's derivatives there are neither side's, and both intervals beside it have a part.
+    places.append(torch.where(ahead == 0, interval, torch.where(behind == 0, interval + 1, torch.nan)).double())
+    labels = [_alike(place, tolerance) for place in places]
     group = torch.arange(len(interval), device=interval.device)
     # The smallest number among all that are connected: each round passes it on along both.
     while True:
@@ -37,87 +43,93 @@ def joined(interval: Tensor, ahead: Tensor, behind: Tensor, tolerance: float) ->
             return group
 
 
-def _alike(interval: Tensor, time: Tensor, tolerance: float) -> Tensor:
-    """Numbers ``(E,)``, the same for times of one interval that are closer than the tolerance."""
-    inside = time.double() / (1 + time.double().abs())
+def _alike(place: Tensor, tolerance: float) -> Tensor:
+    """Numbers ``(E,)``, the same for places on the path that are closer than the tolerance."""
     # A difference at rest foretells nothing, and is like no other.
-    alone = -1.0 - torch.arange(len(time), device=time.device)
-    moment = torch.where(time.isfinite(), interval + 0.5 + 0.5 * inside, alone)
-    moment, order = moment.sort()
+    place = torch.where(place.isfinite(), place, -1.0 - torch.arange(len(place), device=place.device))
+    place, order = place.sort()
     label = torch.zeros_like(order)
-    label[1:] = (moment.diff() > tolerance).cumsum(0)
+    label[1:] = (place.diff() > tolerance).cumsum(0)
     return torch.empty_like(label).index_copy_(0, order, label)
 
 
-def shares(events: Events, layer: Tensor, gains: tuple[Tensor, Tensor], group: Tensor) -> tuple[Tensor, Tensor]:
-    """What each switch adds to the output's SMP, those that happen together counted as one.
+def kink_shares(events: Events, start: Tensor, end: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What kinks add to the outputs' SMP, those that happen together counted as one.
 
     Parameters
     ----------
     events
         In order of execution.
-    layer
-        ``(E,)`` numbers of the calls that they belong to.
-    gains
-        Two ``(E, m)``: from each unit to each output, at the interval's start and at its end.
+    start, end
+        ``(E, m)``: gains from each unit to each output, at the interval's start and at its end.
     group
         ``(E,)`` as `joined` gives it.
 
     Returns
     -------
-    share
-        ``(E, m)``: the joint magnitude, shared out in proportion to each one's own.
+    smp
+        ``(E, m)``: the joint magnitude of those that happen together, shared out in proportion to each one's own.
     change
-        ``(E, m)``: each one's own, with its sign.
+        ``(E, m)``: each one's own change of the slope, with its sign; over an interval they add up to the output's.
+    doubt
+        ``(E, m)``: half the difference of the two readings of each group, in the row of its first switch.
     """
-    change = _alone(events, gains)
-    several = _spread(layer, group) > 0
-    if bool(several.any()):
-        change = torch.where(several[:, None], _together(events, gains, group), change)
-    own = change.abs()
-    joint = torch.zeros_like(change).index_add_(0, group, change).abs()[group]
-    apart = torch.zeros_like(change).index_add_(0, group, own)[group]
-    return torch.where(apart > 0, joint / apart, 0.0) * own, change
+    early, late = events.early[:, None] * end, events.late[:, None] * start
+    own = torch.where(events.caused[:, None], 0.0, torch.maximum(early.abs(), late.abs()))
+    one, other, whole = (_summed(part, group) for part in (early, late, own))
+    joint = (one.abs() + other.abs()) / 2
+    share = torch.where(whole > 0, joint / whole, torch.where(whole == 0, 0.0, torch.nan))[group] * own
+    return share, (early + late) / 2, (one - other) / 2
 
 
-def _alone(events: Events, gains) -> Tensor:
-    """Change of the outputs' slopes ``(E, m)`` at switches that feed no other that switches with them."""
-    start, end = gains
-    sided = torch.where((events.side == 0)[:, None], events.early[:, None] * end, events.late[:, None] * start)
-    # Interpolated: either end alone is off by the curvature of the path, always upwards where pairs are close.
-    middle = events.early + events.fraction * (events.late - events.early)
-    middle = torch.where(events.tie, 0.0, middle)
-    return torch.where((events.side >= 0)[:, None], sided, middle[:, None] * (start + end) / 2)
+def jump_shares(events: Events, start: Tensor, end: Tensor, group: Tensor, jump: Tensor, slack: Tensor, rest: Tensor):
+    """What jumps in value add: to the outputs' jumps, and to their SMP where a unit jumps and the output does not.
 
+    Each jump of an output counts once: units behind a threshold whose own thresholds are passed at the same moment
+    belong to it. An interval in which that happens, or in which the readings (step times gain) miss the output's jump,
+    has that jump; else every group has its reading. Where a step is multiplied by what is 0 there, as in
+    ``x * heaviside(x)``, the value does not jump and the slope does: what no kink accounts for is theirs.
 
-def _together(events: Events, gains, group: Tensor) -> Tensor:
-    """The same where several calls switch together: all slopes at one end, all gains at the other.
+    Parameters
+    ----------
+    events
+        In order of execution.
+    start, end
+        ``(E, m)``: gains from each unit to each output, at the interval's start and at its end.
+    group
+        ``(E,)`` as `joined` gives it.
+    jump
+        ``(n, m)``: each interval's change of value less the integral of the slope.
+    slack
+        ``(n, m)``: how far a continuous output could move apart from that integral.
+    rest
+        ``(n, m)``: the change of slope that no kink accounts for.
 
-    The end is that of the first unit that has one. Behind a unit that passes nothing on there, the gain is not
-    defined (a pooling window of zeros chooses any), and nothing that switches with it can follow: its own end.
-    Selections among themselves have no end, and take the mean of both, as near as the switch is to each.
+    Returns
+    -------
+    value_jumps, smp
+        ``(E, m)`` each: the shares in both.
     """
-    start, end = gains
-    size = len(group)
-    order = torch.arange(size, device=group.device)
-    sided = events.side >= 0
-    first = _least(torch.where(sided, order, size), group)
-    proper = _least(torch.where(events.tie, size, order), group)
-    side = torch.where(first < size, events.side[first.clamp(max=size - 1)], -1)
-    slopes = torch.where(side == 0, events.early, events.late)
-    own = torch.where(events.dying, events.side, side)
-    one = slopes[:, None] * torch.where((own == 0)[:, None], end, start)
-    fraction = events.fraction[proper.clamp(max=size - 1)][:, None]
-    both = (1 - fraction) * events.early[:, None] * end + fraction * events.late[:, None] * start
-    change = torch.where((side >= 0)[:, None], one, both)
-    return torch.where((proper < size)[:, None], change, 0.0)
+    step = events.early.abs()[:, None]
+    reading = torch.where(start * end > 0, events.early[:, None] * (start + end) / 2, 0.0)
+
+    def each(part):
+        return torch.zeros_like(jump).index_add_(0, events.interval, part.to(jump).expand(-1, jump.shape[1]))
+
+    first = ~events.caused[:, None]
+    first = first | (each(first) == 0)[events.interval]
+    stated = each(reading)
+    off = (jump - stated).abs() > slack
+    total = torch.where(each(~first) > 0, stated.abs(), each(_summed(reading, group).abs()))
+    total = torch.where(off, torch.where(jump.abs() > slack, jump.abs(), 0.0), total)
+    weight = torch.where(first, reading.abs() + 1e-9 * step, 0.0)
+    value_jumps = weight / each(weight)[events.interval] * total[events.interval]
+    weight = torch.where(first & ((start != 0) | (end != 0)), step, 0.0)
+    whole = each(weight)
+    smp = torch.where((whole > 0) & (total == 0), rest.abs() / whole, 0.0)[events.interval] * weight
+    return value_jumps, smp
 
 
-def _least(value: Tensor, group: Tensor) -> Tensor:
-    """The smallest of each group, ``(E,)``."""
-    return torch.full_like(value, len(group)).scatter_reduce(0, group, value, "amin")[group]
-
-
-def _spread(value: Tensor, group: Tensor) -> Tensor:
-    most = torch.zeros_like(value).scatter_reduce(0, group, value, "amax")[group]
-    return most - _least(value, group)
+def _summed(part: Tensor, group: Tensor) -> Tensor:
+    """The sums ``(E, m)`` of groups, each in the row of its number."""
+    return torch.zeros_like(part).index_add_(0, group, part)

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from smpcore.units.table import Hinges, Selection, Steps
 
-__all__ = ["Events", "Layout", "find_layout", "hinge_events", "selection_events", "step_events"]
+__all__ = ["Events", "Layout", "find_layout", "hinge_events", "joined_events", "selection_events", "step_events"]
+
+# By kind, number and figures of a threshold, as `_on_threshold` found it.
+_ON_THRESHOLD: dict[tuple, float | None] = {}
 
 
 class Layout(NamedTuple):
@@ -26,26 +29,28 @@ class Layout(NamedTuple):
         return rows.reshape(samples, -1, tensor.shape[-1])
 
 
-def find_layout(value: Tensor, again: Tensor, tolerance: float) -> Layout | None:
-    """The layout of a tensor ``(..., last)``, computed from three samples and from five.
+def find_layout(value: Tensor, again: Tensor, tolerance: float) -> tuple[Layout | None, bool]:
+    """The layout of a tensor ``(..., last)``, computed from two samples and from three.
 
     Parameters
     ----------
     value, again
-        From samples (a, a, b), and from (a, a, c, c, b).
+        From samples (a, b), and from (a, c, b).
 
     Returns
     -------
-    Layout or None
+    layout
         None where no dimension holds the samples.
+    moved
+        Whether the tensor differs between the samples.
     """
     grown = [dim for dim, sizes in enumerate(zip(value.shape, again.shape, strict=False)) if len(set(sizes)) > 1]
     if value.dim() != again.dim() or len(grown) != 1 or grown[0] == value.dim() - 1:
-        return None
+        return None, False
     dim = grown[0]
     size = value.shape[dim]
-    if size % 3 or again.shape[dim] * 3 != size * 5:
-        return None
+    if size % 2 or again.shape[dim] * 2 != size * 3:
+        return None, False
     finite = value[value.isfinite()]
     scale = tolerance * float(finite.abs().max()) if finite.numel() else 0.0
 
@@ -53,12 +58,12 @@ def find_layout(value: Tensor, again: Tensor, tolerance: float) -> Layout | None
         return bool(((one == other) | ((one - other).abs() <= scale)).all())
 
     fits = []
-    for inner in ((False, True) if size > 3 else (False,)):
+    for inner in ((False, True) if size > 2 else (False,)):
         layout = Layout(dim, inner)
-        few, more = layout.rows(value, 3), layout.rows(again, 5)
-        if same(few[0], few[1]) and same(more[0], more[1]) and same(more[2], more[3]) and same(few[2], more[4]):
-            fits.append((not same(few[0], few[2]) or not same(more[0], more[2]), layout))
-    return next((layout for moved, layout in fits if moved), fits[0][1] if fits else None)
+        few, more = layout.rows(value, 2), layout.rows(again, 3)
+        if same(few[0], more[0]) and same(few[1], more[2]):
+            fits.append((layout, not same(few[0], few[1]) or not same(more[0], more[1])))
+    return next((fit for fit in fits if fit[1]), fits[0] if fits else (None, False))
 
 
 class Events(NamedTuple):
@@ -71,7 +76,7 @@ class Events(NamedTuple):
     fraction
         ``(E,)`` how far into the interval, interpolated.
     ahead, behind
-        ``(E,)`` the switch's time after the interval's start, and before its end, in units of t, as d and its slope
+        ``(E,)`` the switch's time after the interval's start, and before its end, in intervals, as d and its slope
         there alone foretell it. Either is the same to the last digits for all units that switch on multiples of one
         difference, which is how they are told.
     unit
@@ -79,12 +84,10 @@ class Events(NamedTuple):
     early, late
         ``(E,)`` jump of the unit's own slope, or of its value, with its sign: with the inputs' slopes taken at the
         interval's start, and at its end.
-    side
-        ``(E,)`` at which end the jump is to be taken, and the gain at the other: 0 the start, 1 the end, -1 both.
-    dying
-        ``(E,)`` whether the unit passes nothing on at that end: then its gain is always that of the other.
-    tie
-        ``(E,)`` whether d is nothing but 0 on one side: the switch is another unit's, seen once more.
+    caused
+        ``(E,)`` whether an earlier unit made this one switch: d is nothing but 0 on one side of a kink, or d jumps
+        itself at a jump. It belongs to that unit's switch, and is not counted once more. True as well for what
+        switches at the path's own end.
     """
 
     interval: Tensor
@@ -94,19 +97,23 @@ class Events(NamedTuple):
     unit: Tensor
     early: Tensor
     late: Tensor
-    side: Tensor
-    dying: Tensor
-    tie: Tensor
+    caused: Tensor
+
+
+def joined_events(events: list[Events]) -> Events | None:
+    """Several as one, in order; None where there are none."""
+    events = [event for event in events if len(event.unit)]
+    return Events(*map(torch.cat, zip(*events, strict=True))) if events else None
 
 
 def _crossing(before, after, rise_before, rise_after, interval, ends):
-    """Which changes of sign of a difference are switches: strictly on both sides, or moving through 0 at a sample.
+    """Which changes of sign are switches: strictly on both sides, or moving through 0 at a sample.
 
-    ``ends`` says whether the first and the last sample are the path's own, where nothing lies beyond.
+    ``ends`` says whether the first and the last sample are the path's own, where nothing lies beyond. All others are
+    caused by an earlier unit's switch, or have no other side.
     """
-    up = after > before
     strict = (before != 0) & (after != 0) & ((before > 0) != (after > 0))
-    way = torch.where(up, 1.0, -1.0).to(before)
+    way = torch.where(after > before, 1.0, -1.0).to(before)
     start = (before == 0) & (after != 0) & (rise_before * way > 0)
     stop = (after == 0) & (before != 0) & (rise_after * way > 0)
     first, last = ends
@@ -115,60 +122,85 @@ def _crossing(before, after, rise_before, rise_after, interval, ends):
     return strict | start | stop
 
 
-def hinge_events(seen: Hinges, layout: Layout, value: Tensor, slope: Tensor, samples: int, ends):
+def _on_threshold(seen: Hinges, number: int, value: Tensor) -> float | None:
+    """Where between its derivatives below (0) and above (1) torch puts a unit's derivative at a threshold itself.
+
+    None where the two are equal.
+    """
+    at, below, above, _ = seen.hinges[number]
+    x, below, above = (torch.as_tensor(part, dtype=value.dtype, device=value.device).expand_as(value)
+                       for part in (at, below, above))
+    x, below, above = x.clone(), below.flatten()[0], above.flatten()[0]
+    if below == above:
+        return None
+    with torch.enable_grad():
+        # Backward, as gains are: behind a unit at rest it is all that counts, and prelu has another one forward.
+        slope, = torch.autograd.grad(seen.output(x.requires_grad_()).sum(), x)
+    return float((slope.flatten()[0] - below) / (above - below))
+
+
+def hinge_events(seen: Hinges, layout: Layout, value: Tensor, slope: Tensor, width: Tensor, ends):
     """Kinks, and value jumps, of an elementwise unit.
 
     Parameters
     ----------
     value, slope
         Its input and the input's slope along the path, in the input's shape.
-    samples
-        How many samples there are in it.
+    width
+        ``(samples - 1,)`` of the intervals.
     ends
         Whether sample 0 is the path's first; the last interval where the last sample is the path's last, else
         None.
     """
-    kinks, jumps = [], []
+    kinks, jumps, samples = [], [], len(width) + 1
     x = layout.rows(value[..., None], samples).flatten(1)
     rise = layout.rows(slope[..., None], samples).flatten(1)
-    for hinge in seen.hinges:
+    for number, hinge in enumerate(seen.hinges):
         at, below, above, step = (_each(part, value, layout, samples) for part in hinge)
+        key = seen.kind, number, *(part for part in hinge if not isinstance(part, Tensor))
+        if key not in _ON_THRESHOLD:
+            _ON_THRESHOLD[key] = _on_threshold(seen, number, value)
+        on = _ON_THRESHOLD[key]
         d = x if isinstance(at, float) and at == 0.0 else x - at
-        positive = d > 0
-        n, unit = _changed(positive)
+        n, unit = _changed(d > 0 if on in (0, None) else d >= 0 if on == 1 else d.sign())
         before, after, r0, r1 = d[n, unit], d[n + 1, unit], rise[n, unit], rise[n + 1, unit]
         keep = _crossing(before, after, r0, r1, n, ends)
-        n, unit, before, after, r0, r1 = (part[keep] for part in (n, unit, before, after, r0, r1))
-        below, above, step = (part[unit] if isinstance(part, Tensor) and part.dim() else
-                              torch.as_tensor(part).to(x).expand(len(n)) for part in (below, above, step))
-        up = after > before
-        way = torch.where(up, 1.0, -1.0).to(x)
-        bend = way * (above - below)
-        # The gain on the side that passes more on, the slope on the other: what switches together telescopes.
-        side = (up != (above.abs() >= below.abs())).long()
-        dying = (above == 0) | (below == 0)
-        found = Events(n, before / (before - after), -before / r0, after / r1, unit, bend * r0, bend * r1, side, dying,
-                       torch.zeros_like(dying))
+        below, above, step = (torch.as_tensor(part, dtype=x.dtype, device=x.device) for part in (below, above, step))
+        below, above, step = (part[unit] if part.dim() else part.expand(len(n)) for part in (below, above, step))
+        where = [torch.where(each == 0, on or 0.0, (each > 0).to(x)) for each in (before, after)]
+        bend = (where[1] - where[0]) * (above - below)
+        found = Events(n, before / (before - after), -before / r0 / width[n], after / r1 / width[n], unit,
+                       bend * r0, bend * r1, ~keep)
         # Nothing of a unit that jumps in value is a kink: its SMP is infinite there.
-        kink = step == 0
-        kinks.append(_select(found, kink & (above != below)))
-        jumps.append(_select(_both_sides(found, way * step), ~kink))
-    return [*_some(kinks)], [*_some(jumps)]
+        kinks.append(_select(found, (step == 0) & (above != below)))
+        step = torch.where(after > before, step, -step)
+        jumped = _jumped(before, after, r0, r1, width[n])
+        jumps.append(_select(found._replace(early=step, late=step, caused=jumped), keep & (step != 0)))
+    return joined_events(kinks), joined_events(jumps)
 
 
-def step_events(seen: Steps, layout: Layout, value: Tensor, samples: int):
+def step_events(seen: Steps, layout: Layout, value: Tensor, slope: Tensor, width: Tensor) -> Events | None:
     """Value jumps of a unit whose output is piecewise constant."""
-    x = layout.rows(value[..., None], samples).flatten(1)
+    samples = len(width) + 1
+    x, rise = (layout.rows(part[..., None], samples).flatten(1) for part in (value, slope))
     level = seen.level(x)
     n, unit = _changed(level)
     step = level[n + 1, unit] - level[n, unit]
+    before, after = x[n, unit], x[n + 1, unit]
     # Where in the interval is not known; a number that only units with the same input share.
-    same = (x[n, unit].abs() * 1.618 + x[n + 1, unit].abs() * 2.718).frac()
-    return [*_some([_both_sides(Events(n, same, same, same, unit, *[step] * 5), step)])]
+    same = (before.abs() * 1.618 + after.abs() * 2.718).frac()
+    jumped = _jumped(before, after, rise[n, unit], rise[n + 1, unit], width[n])
+    return joined_events([Events(n, same, same, same, unit, step, step, jumped)])
 
 
-def selection_events(seen: Selection, layout: Layout, value: Tensor, slope: Tensor, where: Tensor, samples: int,
-                     ends):
+def _jumped(before, after, rise_before, rise_after, width):
+    """Whether a unit's input moves by more than its slopes say: an earlier unit's value has jumped."""
+    moved = after - before
+    return (moved - width * (rise_before + rise_after) / 2).abs() > moved.abs() / 2
+
+
+def selection_events(seen: Selection, layout: Layout, value: Tensor, slope: Tensor, where: Tensor, width: Tensor,
+                     ends) -> Events | None:
     """Kinks of the largest (smallest) of several candidates.
 
     Parameters
@@ -178,6 +210,7 @@ def selection_events(seen: Selection, layout: Layout, value: Tensor, slope: Tens
     where
         ``(*rows, windows)``: each window's winner.
     """
+    samples = len(width) + 1
     winner = layout.rows(where, samples)
     n, unit = _changed(winner.flatten(1))
     row, window = unit // winner.shape[2], unit % winner.shape[2]
@@ -185,26 +218,9 @@ def selection_events(seen: Selection, layout: Layout, value: Tensor, slope: Tens
     old, new = winner[n, row, window], winner[n + 1, row, window]
     before, after = x[n, row, new] - x[n, row, old], x[n + 1, row, new] - x[n + 1, row, old]
     r0, r1 = rise[n, row, new] - rise[n, row, old], rise[n + 1, row, new] - rise[n + 1, row, old]
-    right = seen.sign * (after - before) > 0
     keep = _crossing(before, after, r0, r1, n, ends)
-    # Two that were one moving signal and part: a selection before this one has switched. (Two at rest, as behind
-    # dead units, are the event of whatever moves one of them.)
-    first = (before == 0) & (r0 == 0) & (after != 0) & (rise[n, row, old] != 0)
-    second = (after == 0) & (r1 == 0) & (before != 0) & (rise[n + 1, row, new] != 0)
-    tie = ~keep & (first | second)
-    found = Events(n, before / (before - after), -before / r0, after / r1, unit, *_both(r0, r1), tie)
-    return [*_some([_select(found, (keep | tie) & right)])]
-
-
-def _both(early, late):
-    side = torch.full(early.shape, -1, device=early.device)
-    return early, late, side, torch.zeros_like(side, dtype=torch.bool)
-
-
-def _both_sides(events: Events, step: Tensor) -> Events:
-    """The same switches, with a jump in value, which depends on neither end's slopes."""
-    early, late, side, dying = _both(step, step)
-    return events._replace(early=early, late=late, side=side, dying=dying, tie=dying)
+    return joined_events([Events(n, before / (before - after), -before / r0 / width[n], after / r1 / width[n], unit,
+                                 r0, r1, ~keep)])
 
 
 def _changed(state: Tensor) -> tuple[Tensor, Tensor]:
@@ -236,7 +252,3 @@ def _each(part, like: Tensor, layout: Layout, samples: int):
 
 def _select(events: Events, keep: Tensor) -> Events:
     return Events(*(part[keep] for part in events))
-
-
-def _some(events):
-    return (part for part in events if len(part.unit))

@@ -1,7 +1,7 @@
 """Image models as they are used, drawn at random: built from configurations of `transformers`, nothing is downloaded.
 
-They show that attribution carries through code that nobody wrote for it. Only their depth is cut, where a layer
-more of the same kind would cost time and show nothing new. The extra `smpcore[architectures]` installs what they
+They show that attribution works on code that was not written for it. Only their depth is reduced, where further layers
+of the same kind would cost time and test nothing new. The extra `smpcore[architectures]` installs what they
 need.
 """
 

@@ -1,7 +1,7 @@
-"""What the measurements are compared with, and what their costs are counted with: time, memory, transfers.
+"""Alternatives that the measurements are compared with, and counters of their costs: time, memory, transfers.
 
-None of this is needed to measure SMP. The notebook of benchmarks imports it, so that each alternative is
-written once, as well as it can be written in plain torch, and checked by a test to be right.
+None of this is needed to measure SMP; the notebook of benchmarks imports it. Each alternative is written once, as fast
+as plain torch allows, and tested against known results.
 """
 
 import gc
@@ -107,7 +107,7 @@ def finely_sampled_smp(model: nn.Sequential, start: Tensor, end: Tensor, samples
 
 @checked(model=FUNCTION, path=FUNCTION, times=TIMES, chunk=whole())
 def forward_pass(model: nn.Module, path: Callable[[Tensor], Tensor], times: Tensor, chunk: int = 64) -> Tensor:
-    """The model's outputs ``(P, m)`` along a path, without slopes: what every other cost is a multiple of.
+    """The model's outputs ``(P, m)`` along a path, without slopes: the unit in which other costs are given.
 
     Raises
     ------
@@ -259,7 +259,7 @@ class _Live(TorchDispatchMode):
 
 
 class Transfers(TorchDispatchMode):
-    """Counts what makes a GPU and the CPU wait for one another; it works without a GPU.
+    """Counts operations at which the CPU waits for a GPU; it needs no GPU.
 
     ``reads``: numbers read out of a tensor (`item`, `bool`, `tolist` of one), each a transfer to the host.
     ``shapes``: operations whose result's size depends on the data (`nonzero`, indexing by a mask, `unique`).

@@ -1,7 +1,7 @@
 """Small convolutional regressors, trained to place a moving blob or to read the angles of an ellipsoid.
 
-They are the suspects of the notebooks on training and on forensics: one recipe says everything about one
-network, its seed included, and trains to the same network on the same machine.
+The notebooks on training and on forensics examine them. A `Recipe` holds everything that determines one network, its
+seed included: on the same machine it trains to the same network.
 """
 
 import copy
@@ -22,8 +22,8 @@ __all__ = ["ACTIVATIONS", "POOLINGS", "TASKS", "Recipe", "Trained", "regressor",
 class CentredSoftplus(nn.Softplus):
     """log((1 + exp(βx))/2)/β: softplus, lowered so that 0 stays 0.
 
-    Plain softplus adds 0.69/β in every unit of every layer, which drowns the signal of a network that has just been
-    drawn. A constant changes neither kinks nor bends.
+    Plain softplus adds 0.69/β in every unit of every layer, which in an untrained network is larger than the signal. A
+    constant changes neither kinks nor curvature.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class Recipe:
         return self.activation.startswith("softplus ") and not self.kinked
 
     def path(self):
-        """The path that the network is watched on, t in [0, 2π]; never one of its training pictures as such."""
+        """The path that the network is sampled on, t in [0, 2π]; its pictures are not among those of the training."""
         if self.task == "position":
             return paths.blob(size=self.size)
         return paths.ellipsoid(size=self.size)

@@ -1,4 +1,4 @@
-"""What a notebook's run leaves behind: one small JSON file with its numbers.
+"""The record of a notebook's run: one small JSON file with its numbers.
 
 `start` checks the parameters that every notebook has and seeds the random draws, `Run.save` writes the file,
 `load` reads many of them into one table.

@@ -1,4 +1,4 @@
-"""Which kind of network drew this curve: judged from samples of its outputs, no weights needed."""
+"""Which kind of network a curve comes from, judged from samples of its outputs without its weights."""
 
 from smpcore.forensics.classifier import CONDITIONS, auc, averaged, cross_validate, degrade, make_bank, table
 from smpcore.forensics.features import FEATURES, SAMPLES_NEEDED

@@ -1,4 +1,4 @@
-"""Curves that are not put before the classifier, and verdicts of it that are not believed, each for its own reason."""
+"""Rules for "cannot tell": curves unfit for the classifier, and verdicts that the features contradict."""
 
 import numpy as np
 
@@ -11,8 +11,8 @@ _NOISE = 10.0
 _ROUNDINGS = 16  # units in the last place that a straight line's values may be off by
 _ALONE = 20.0  # a step of a value that is so many times its neighbours' is a jump
 _VISIBLE = 1e-2  # of the curve's range
-# No clean curve of the bank with 501 samples or more is as rough as this, every curve with 8 bits or 1% of noise is:
-# on those next to none was judged with confidence when held out, and rougher ones were never trained on.
+# Roughness above every clean curve of the bank with 501 samples or more, and below every curve with 8 bits or 1% of
+# noise. Held-out curves above it hardly ever got a confident verdict, and the bank has none that are much rougher.
 _TOO_ROUGH = -2.65
 _MARGIN = 0.1  # of a feature's range in the bank: new networks stray a little
 _NONE = -3.99  # log10 of the share of bending that is kinks, where there is none

@@ -1,7 +1,7 @@
 """The bank of trained networks' features, and the classifier fitted to it; needs scikit-learn.
 
-The bank holds, for every network, the features of its curves as they are and as a user may meet them: on several
-paths, with noise, rounded to few bits, with fewer samples.
+The bank holds, for every network and each of several paths, the features of its curve as it is, and with noise, rounded
+to few bits, and with fewer samples.
 """
 
 from typing import NamedTuple
@@ -214,7 +214,7 @@ def _fit_one(rows: np.ndarray, labels: np.ndarray) -> dict:
     linear_model = smpcore.need("sklearn.linear_model")
     low, high = rows.min(0), rows.max(0)
     mean, scale = rows.mean(0), rows.std(0) + 1e-9
-    # A smooth boundary: networks of the bank are far fewer than rows, and a sharper one reads their paths.
+    # Strong regularisation: the rows come from few networks, and a weaker one fits the paths that they were sampled on.
     model = linear_model.LogisticRegression(C=_PENALTY, class_weight="balanced", max_iter=200,
                                             solver="newton-cholesky")
     model.fit(expand((rows - mean) / scale), labels)

@@ -1,4 +1,4 @@
-"""What is read from curves: numbers that change neither with their scale and offset nor with their speed."""
+"""Features of curves: numbers that do not depend on a curve's scale, offset or sampling interval."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ __all__ = ["FEATURES", "SAMPLES_NEEDED", "curve_features"]
 
 #: Fewest samples that every feature can be read from: kinks at a quarter of the rate, bending at a sixteenth.
 SAMPLES_NEEDED = 201
-# Fractions below this count as none: log10 of 0 would be the loudest feature of all.
+# Added to fractions before their log10, which would be -infinity for 0.
 _NONE = 1e-4
 _WINDOW, _THRESHOLD = 9, 5.0  # as `smpcore.smp` has them
 
@@ -29,8 +29,8 @@ FEATURES = (
 def curve_features(signals: np.ndarray) -> np.ndarray:
     """(..., N) -> (..., F): the `FEATURES` of curves none of which is constant.
 
-    The spacing drops out of every one of them, for each is a ratio of two slopes' jumps or a count. Many at a time
-    cost far less than one by one.
+    The spacing cancels in each of them, which is a ratio of two sums of jumps, or a count. Many curves in one call cost
+    far less than one call each.
     """
     rows = signals.reshape(-1, signals.shape[-1])
     z = (rows - rows.mean(1, keepdims=True)) / rows.std(1, keepdims=True)

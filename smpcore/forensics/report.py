@@ -1,9 +1,9 @@
 """Which family of network drew this curve? Judged from samples of its outputs along a path, no weights needed.
 
 A network with ReLU or max pooling draws kinks, a smooth one does not (theory: SMP against the sampling step is
-flat or grows for kinks, falls to 0 without them). `report` first sets aside what no curve can tell
-(`smpcore.forensics.abstention`), then reads features that know neither the scale of the curve nor its speed
-(`smpcore.forensics.features`) and weighs them by a logistic regression, fitted to networks trained by this project:
+flat or grows for kinks, falls to 0 without them). `report` first sorts out curves that cannot be judged
+(`smpcore.forensics.abstention`), then computes features that do not depend on the curve's scale or sampling interval
+(`smpcore.forensics.features`) and passes them to a logistic regression, fitted to networks trained by this project:
 
     python -m smpcore.forensics --check     # what it gets right on networks and paths that were held out
     python -m smpcore.forensics --train     # trains the networks again and writes forensics.json

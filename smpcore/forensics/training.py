@@ -1,4 +1,4 @@
-"""The networks that the shipped classifier has learned from, in their order, and the paths they are watched on."""
+"""The networks that the shipped classifier was fitted to, in their order, and the paths that they are sampled on."""
 
 import copy
 

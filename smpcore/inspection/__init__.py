@@ -1,10 +1,19 @@
 """What a model does, seen from outside: its operations, its modules, and whether it can be measured."""
 
-from smpcore.inspection.checks import checked_copy, checked_times, choose_outputs, explained, home_of, runs
+from smpcore.inspection.checks import (
+    checked_copy,
+    checked_times,
+    choose_outputs,
+    explained,
+    home_of,
+    refuse_training,
+    runs,
+    with_tangent,
+)
 from smpcore.inspection.module_scope import Opening, Scope, eagerly, in_custom_function
 from smpcore.inspection.opaque_ops import Hidden, hidden_switches
 
 __all__ = [
     "Hidden", "Opening", "Scope", "checked_copy", "checked_times", "choose_outputs", "eagerly", "explained",
-    "hidden_switches", "home_of", "in_custom_function", "runs",
+    "hidden_switches", "home_of", "in_custom_function", "refuse_training", "runs", "with_tangent",
 ]

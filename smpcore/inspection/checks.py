@@ -1,15 +1,50 @@
 """What is asked of a model, a path and times before anything is measured, in sentences."""
 
 import copy
+import inspect
+import traceback
 from collections.abc import Iterable
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
 
-__all__ = ["check_evaluated", "checked_copy", "checked_times", "choose_outputs", "explained", "home_of", "runs"]
+__all__ = ["checked_copy", "checked_times", "choose_outputs", "explained", "home_of", "refuse_training",
+           "runs", "with_tangent"]
 
 _MOST_OUTPUTS = 64
+#: Modules whose output in training mode is no function of their input.
+_TRAINED = nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd | nn.RReLU
+
+
+def refuse_training(model: nn.Module) -> None:
+    """Refuse a model of which a part draws random numbers, or normalises by the batch, in training mode."""
+    for path, module in model.named_modules():
+        if module.training and isinstance(module, _TRAINED):
+            raise ValueError(f"module {path or 'model'} ({type(module).__name__}) is in training mode, so the output "
+                             "is not a function of t: call model.eval() first")
+
+
+def with_tangent(path, times: Tensor, what: str = "path") -> Tensor:
+    """What a path gives at ``times (P,)``, with its slopes as tangents; call within a dual level.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where it gives no tensor ``(P, *input_shape)``, or one that carries no tangent. ``what`` names the path.
+    """
+    found = path(forward_ad.make_dual(times, torch.ones_like(times)))
+    if not isinstance(found, Tensor):
+        raise TypeError(f"the {what} returns a {type(found).__name__}: it must return a torch tensor (P, *input_shape)")
+    if found.ndim < 1 or found.shape[0] != len(times):
+        raise ValueError(f"for {len(times)} times the {what} returns shape {tuple(found.shape)}: it must return one "
+                         "input for each time, (P, *input_shape)")
+    if forward_ad.unpack_dual(found).tangent is None:
+        raise ValueError(f"the {what} carries no tangent: compute its inputs from t by differentiable torch "
+                         "operations, without numpy, float(t), .item() or .detach()")
+    return found
 
 
 def checked_copy(model, dtype: torch.dtype):
@@ -20,17 +55,16 @@ def checked_copy(model, dtype: torch.dtype):
         raise TypeError(f"the model is a torch.nn.Module or a function of a tensor, not {type(model).__name__}")
     if not isinstance(model, nn.Module):
         return model
-    inner = getattr(model, "_orig_mod", None)
-    if inner is not None:
-        model = inner
+    model = getattr(model, "_orig_mod", model)
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise ValueError(f"module {path or 'model'} is TorchScript, inside which units cannot be seen: give the "
                              "model it was made from")
-    check_evaluated(model)
+    refuse_training(model)
     _refuse_by_tensors(model)
     try:
-        model = _copied(model)
+        with _NumbersAlone():
+            model = copy.deepcopy(model)
     except Exception as error:
         raise ValueError(f"the model cannot be copied ({error}); the measurement runs on a copy, so that yours is "
                          "never touched: make copy.deepcopy(model) work, by removing parametrisations for one"
@@ -42,13 +76,17 @@ def checked_copy(model, dtype: torch.dtype):
     return model.requires_grad_(False)
 
 
-def check_evaluated(model: nn.Module) -> None:
-    """Refuse modules in training mode whose output is then not a function of their input."""
-    kinds = nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd | nn.RReLU
-    for path, module in model.named_modules():
-        if module.training and isinstance(module, kinds):
-            raise ValueError(f"module {path or 'model'} ({type(module).__name__}) is in training mode, so the output "
-                             "is not a function of t: call model.eval() first")
+class _NumbersAlone(TorchFunctionMode):
+    """Within it `copy.deepcopy` copies the numbers of a tensor that was computed from others, which it refuses else.
+
+    Weight norm and pruning keep such tensors as attributes, spiking networks as buffers after training.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
+            tensor, memo = args
+            return memo.setdefault(id(tensor), tensor.detach().clone())
+        return func(*args, **(kwargs or {}))
 
 
 def _refuse_by_tensors(model: nn.Module) -> None:
@@ -58,20 +96,6 @@ def _refuse_by_tensors(model: nn.Module) -> None:
     for name, part in [*model.named_parameters(), *model.named_buffers()]:
         if part.is_meta:
             raise ValueError(f"{name} is on the meta device and holds no numbers: load the model's weights first")
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    """A deep copy, also of a model whose weights are computed from others (weight norm, pruning).
-
-    Such a weight is no parameter and leads back to those it comes from, which `copy.deepcopy` refuses. Its numbers are
-    all that a measurement needs.
-    """
-    numbers = {}
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                numbers[id(value)] = value.detach().clone()
-    return copy.deepcopy(model, numbers)
 
 
 def home_of(model, times: Tensor) -> torch.device:
@@ -133,7 +157,10 @@ def choose_outputs(found, outputs, samples: int) -> Tensor:
 
 @contextmanager
 def explained(watch):
-    """Say which operation has no forward-mode AD, and the way round, in place of torch's own words."""
+    """Say which operation has no forward-mode AD, and the way round, in place of torch's own words.
+
+    ``watch.place`` is the call, ``module.path:operation``, and ``watch.scope.model`` the model.
+    """
     try:
         yield
     except (NotImplementedError, RuntimeError) as error:
@@ -142,29 +169,54 @@ def explained(watch):
             raise
         if "custom autograd.Function" in text:
             raise ValueError(
-                f"{watch.place.split(':')[0]} runs a custom autograd function without a forward-mode derivative: give "
-                "it a static method jvp(ctx, *tangents); backward hooks and checkpoints are such functions: remove "
-                "the hooks, and call checkpoint(…, use_reentrant=False)") from error
+                f"{watch.place.split(':')[0]} runs a custom autograd function without a forward-mode derivative: "
+                + _own_switch(watch.scope.model)
+                + "give it a static method jvp(ctx, *tangents); backward hooks and checkpoints are such functions: "
+                "remove the hooks, and call checkpoint(…, use_reentrant=False)") from error
         raise ValueError(
             f"{watch.place} has no forward-mode derivative in torch ({text.splitlines()[0][:160]}): write it with "
-            "operations that have one; for attention use torch.nn.attention.sdpa_kernel(SDPBackend.MATH), for an "
-            "LSTM or GRU torch.backends.mkldnn.flags(enabled=False) or torch.backends.cudnn.flags(enabled=False), "
-            "in place of grid_sample a weighted sum; or measure with smp from samples") from error
+            "operations that have one; for attention use torch.nn.attention.sdpa_kernel(SDPBackend.MATH), in place of "
+            "grid_sample a weighted sum; or measure with smp from samples") from error
+
+
+def _own_switch(model) -> str:
+    """How a model's own library replaces its memory-saving Swish by plain operations; empty where it has no switch."""
+    for path, module in model.named_modules() if isinstance(model, nn.Module) else ():
+        if callable(getattr(module, "set_swish", None)):
+            return f"call {'.'.join(filter(None, ('model', path)))}.set_swish(memory_efficient=False), or "
+    return ""
 
 
 @contextmanager
-def runs(dtype: torch.dtype, x: Tensor):
+def runs(dtype: torch.dtype, x: Tensor, model=None):
     """Say in a sentence why a model does not run on inputs x, the measurement aside."""
     try:
         yield
-    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+    except Exception as error:
         if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
             raise
-        text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = str(error).splitlines()[0][:200] if str(error) else \
+            f"{type(error).__name__} at {where.filename}:{where.lineno}, {where.line}"
         if "dtype" in text or ("Float" in text and "Double" in text):
             other = torch.float32 if dtype != torch.float32 else torch.float64
             raise ValueError(f"the model does not run in {dtype} ({text}): it makes tensors of a type of its own, or "
                              "keeps them as plain attributes: make them with x.new_zeros(…) or .to(x), keep them with "
                              f"register_buffer, or measure with dtype={other}") from error
+        names = _wanted(model)
+        if isinstance(error, TypeError) and len(names) > 1:
+            raise ValueError(f"the model takes {len(names)} inputs ({', '.join(names)}): a wrapper with one tensor is "
+                             f"wanted, such as lambda x: model(x, {names[1]}) or, for a path through both, "
+                             "lambda x: model(*x.split(sizes, 1))") from error
         raise ValueError(f"the model does not run on inputs of shape {tuple(x.shape)} ({text}): the path gives "
                          "(P, *input_shape), a batch of inputs as the model takes them") from error
+
+
+def _wanted(model) -> list[str]:
+    """Names of the inputs that a model cannot be called without."""
+    try:
+        parameters = inspect.signature(model.forward if isinstance(model, nn.Module) else model).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [each.name for each in parameters if each.default is each.empty
+            and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]

@@ -71,7 +71,9 @@ class _Calls(Opening):
             self.foreign |= name.strip("_") not in _ARITHMETIC
             return func(*args, **kwargs)
         seen = describe(name, args, kwargs, smooth=True)
-        if not isinstance(seen, Hinges):
+        if not isinstance(seen, Hinges) or any(isinstance(part, Tensor) and part.requires_grad
+                                               for part in [*args[1:], *kwargs.values()] if part is not seen.input):
+            # Thresholds that depend on the input are none.
             self.foreign = True
         else:
             # A copy: a module in place writes into its input.
@@ -91,12 +93,12 @@ def elementwise(module: nn.Module) -> ElementwiseModule | None:
     def run(x: Tensor) -> tuple[_Calls, Tensor]:
         scope = Scope(own.to(x.device, x.dtype))
         calls, x = _Calls(scope), x.clone()
-        with torch.no_grad(), scope(), calls:
+        with torch.set_grad_enabled(x.requires_grad), scope(), calls:
             return calls, own.forward(x)
 
     probe = torch.linspace(-1, 1, 2 * channels, dtype=torch.float64).reshape(2, channels)
     try:
-        calls, output = run(probe.to(next(iter(own.parameters()), probe).device))
+        calls, output = run(probe.to(next(iter(own.parameters()), probe).device).requires_grad_())
     except Exception:
         # Anything that takes other inputs is no elementwise module.
         return None

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from smpcore.inspection.recurrences import UNROLLED
+
 __all__ = ["Opening", "Scope", "eagerly", "in_custom_function"]
 
 _HAS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
@@ -48,7 +50,7 @@ class Scope:
 
 
 class Opening(TorchFunctionMode):
-    """A mode that sees the calls inside those functions of torch that are written in Python."""
+    """A mode that sees the calls inside torch's functions that are written in Python, and inside recurrent layers."""
 
     def __init__(self):
         super().__init__()
@@ -57,7 +59,7 @@ class Opening(TorchFunctionMode):
     def inside(self, func: Callable) -> Callable | None:
         """What to call instead of a function, so that the calls inside it are seen; None where it is one call."""
         found = _opened(func)
-        # A method that calls its parent's under the same name comes back as itself: then it is one call.
+        # A method that calls its parent's under the same name meets itself here: then it is one call.
         if found is None or func in self._running:
             return None
 
@@ -73,9 +75,9 @@ class Opening(TorchFunctionMode):
 
 
 def _opened(func: Callable) -> Callable | None:
-    """A function of torch written in Python, so that the calls inside it are seen; None for all others."""
+    """A function whose inner calls are seen, for one of torch that is written in Python or recurrent; else None."""
     if not isinstance(func, types.FunctionType):
-        return None
+        return UNROLLED.get(getattr(func, "__name__", ""))
     if func not in _OPENED:
         found = None
         if any(name in func.__globals__ for name in _HAS):

@@ -6,17 +6,24 @@ functions that are written in C++ call further operations that it does not see. 
 in a pass without derivatives (whose formulas use masks as well), and whatever of them can switch is named here.
 """
 
+import sys
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from smpcore.inspection.module_scope import Opening, Scope, eagerly, in_custom_function
 from smpcore.units import table as switches
 
-__all__ = ["Hidden", "hidden_switches"]
+__all__ = ["TAKES_OUT", "Hidden", "hidden_switches"]
+
+#: Calls that take numbers out of tensors, where nothing can follow them.
+TAKES_OUT = frozenset("item tolist numpy __array__ __bool__ __int__ __float__ __index__ __complex__ is_nonzero equal "
+                      "allclose __contains__ __format__".split())
+#: Libraries that solve differential equations with steps of their own choice.
+_SOLVERS = ("torchdiffeq", "torchode", "torchsde", "torchdyn")
 
 #: Kernels that switch. A selection by a mask (``where``, indexing) is not among them: whatever made the mask is.
 _SWITCH = frozenset(
@@ -48,7 +55,8 @@ class Hidden(NamedTuple):
     way
         ``"outside"``: called by no Python function of torch, or under a transform of functions such as torch.vmap.
         ``"custom"``: within a custom autograd function. ``"inside"``: within a function of torch that is written in
-        C++.
+        C++. ``"lost"``: a tensor that depends on the input, but came from no function of torch.
+        ``"steps"``: the control of an adaptive solver's steps.
     switches
         Whether it is one that can switch.
     """
@@ -61,42 +69,133 @@ class Hidden(NamedTuple):
     @property
     def sentence(self) -> str:
         """What cannot be seen, and the way round."""
+        if self.way == "lost":
+            return (f"{self.place} reads a tensor that depends on the input and cannot be followed, for no function of "
+                    "torch with a derivative gave it (nn.Parameter(x), x.new_tensor(x), another tensor type, DLPack, a "
+                    "write into .data, numbers kept from an earlier call): use x itself or x.clone(), write without "
+                    ".data, and reset what is kept")
+        if self.way == "steps":
+            return (f"{self.place}: an adaptive solver of differential equations controls its steps by numbers that "
+                    "depend on the input, so the output jumps wherever their choice changes: give it a fixed grid "
+                    "(torchdiffeq: method='rk4', options={'step_size': …})")
         if self.way == "outside":
             return (f"{self.place} runs {self.op} where it cannot be seen (TorchScript, compiled code, a C++ "
                     "extension, a function under torch.vmap): give the model the Python function that it was made "
                     "from, with a batch dimension, or measure with smp from samples")
         return (f"{self.place} switches inside ({self.op}) and is not followed: write it with abs, relu, clamp, amax "
-                "or maximum, which are (a recurrence: step by step), or measure with smp from samples")
+                "or maximum, which are (a recurrence: give it padded sequences, no PackedSequence), or measure with "
+                "smp from samples")
 
 
-def hidden_switches(model, x: Tensor, scope: Scope) -> list[Hidden]:
-    """Operations on what depends on x that the measurement cannot see, in one plain pass, in order."""
-    kernels = _Kernels(x, scope)
-    # Without gradients: a model's numpy calls go through, and nothing is kept for a backward pass.
-    with torch.no_grad(), eagerly(), scope(), kernels, _Functions(kernels):
-        model(x)
-    return list(dict.fromkeys(kernels.found))
+def hidden_switches(model, x: Tensor, scope: Scope, other: Tensor | None = None) -> list[Hidden]:
+    """Operations on what depends on x that the measurement cannot see, in one plain pass, in order.
+
+    Parameters
+    ----------
+    other
+        Another input of the same shape, for a second pass: a tensor that came from no function of torch, as weights do,
+        and that differs between the two depends on the input.
+    """
+    found, known = [], []
+    for inputs in (x,) if other is None else (x, other):
+        kernels = _Kernels(inputs, scope)
+        functions = _Functions(kernels)
+        # Without gradients: a model's numpy calls go through, and nothing is kept for a backward pass.
+        with torch.no_grad(), eagerly(), scope(), kernels, functions:
+            model(inputs)
+        found += kernels.found
+        known.append(functions.unknown)
+    for (place, number), again in zip(known[0], known[-1], strict=False):
+        if again != (place, number):
+            found.append(Hidden(place, "", "lost", True))
+            break
+    return list(dict.fromkeys(found))
+
+
+#: Functions that copy a tensor's numbers and leave its derivative behind.
+_NUMBERS_ALONE = frozenset(("tensor", "__deepcopy__", "set"))
+
+
+def _takes_form_alone(name: str) -> bool:
+    """Whether a function or kernel reads a tensor's shape and type, and gives new numbers (`new_tensor`: its own)."""
+    return name.startswith("new_") or name.endswith("_like")
 
 
 class _Functions(Opening):
-    """Knows which function of torch is running."""
+    """Knows which function of torch is running, and which tensors such functions gave.
+
+    Attributes
+    ----------
+    unknown
+        ``(place, sum of its bits)`` of every tensor among the arguments that none gave.
+    """
 
     def __init__(self, kernels: "_Kernels"):
         super().__init__()
-        self.kernels = kernels
+        self.kernels, self.unknown = kernels, []
+        # What depends on the input as far as functions show, and all that they gave; kept alive, so that no identity
+        # is used again.
+        (x,) = kernels.moving.values()
+        self.moving, self.given = {id(x): x}, {id(x): x}
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        kernels, (name, in_place) = self.kernels, switches.canonical(func)
         if torch._C._functorch.peek_interpreter_stack() is not None:
-            self.kernels.found.append(Hidden(self.kernels.scope.path, "torch.vmap", "outside", True))
-        inside = self.inside(func)
-        if inside is not None:
-            return inside(*args, **kwargs)
-        self.kernels.names.append(switches.canonical(func)[0])
-        try:
+            kernels.found.append(Hidden(kernels.scope.path, "torch.vmap", "outside", True))
             return func(*args, **kwargs)
+        tensors = [part for part in tree_leaves((args, kwargs)) if isinstance(part, Tensor)]
+        moving = any(self._moves(part) for part in tensors)
+        inside, known = self.inside(func), len(self.unknown)
+        if inside is None:
+            # What is overwritten is not read.
+            self._look(tensors[in_place and name in ("zero", "fill", "copy"):], f"{kernels.scope.path}:{name}")
+        if name in TAKES_OUT and any(_storage(part) in kernels.moving for part in tensors) and _in_solver():
+            kernels.found.append(Hidden(kernels.scope.path, name, "steps", True))
+        kernels.names.append(name)
+        try:
+            result = (inside or func)(*args, **kwargs)
         finally:
-            self.kernels.names.pop()
+            kernels.names.pop()
+        found = [part for part in tree_leaves(result) if isinstance(part, Tensor)]
+        if inside is None and not found and name not in TAKES_OUT and name != "__setitem__":
+            del self.unknown[known:]  # its form alone was read
+        self.given |= {id(part): part for part in found}
+        if moving and name not in _NUMBERS_ALONE and not _takes_form_alone(name):
+            if in_place or "out" in kwargs:
+                found += [part for part in (tensors[0], tensors[0]._base, kwargs.get("out")) if part is not None]
+            self.moving |= {id(part): part for part in found if _storage(part) in kernels.moving}
+        return result
+
+    def _moves(self, tensor: Tensor) -> bool:
+        return id(tensor) in self.moving or (tensor._base is not None and id(tensor._base) in self.moving)
+
+    def _look(self, tensors: list[Tensor], place: str) -> None:
+        for part in tensors:
+            # A type of tensor of the model's own has its own ways of computing.
+            if _storage(part) in self.kernels.moving and (
+                    not self._moves(part) or type(part) not in (Tensor, torch.nn.Parameter)):
+                self.kernels.found.append(Hidden(place, "", "lost", True))
+            if id(part) not in self.given:
+                with _disable_current_modes():
+                    self.unknown.append((place, _bits(part)))
+
+
+def _in_solver() -> bool:
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] not in _SOLVERS:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _bits(tensor: Tensor) -> int:
+    """The sum of a tensor's numbers read as integers: exact, and another one where any number is, but for chance."""
+    if tensor.layout != torch.strided:
+        return 0
+    tensor = tensor.detach().resolve_conj().resolve_neg()
+    tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    kind = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    return int(tensor.contiguous().view(kind).sum())
 
 
 class _Kernels(TorchDispatchMode):
@@ -106,7 +205,7 @@ class _Kernels(TorchDispatchMode):
         super().__init__()
         self.scope, self.names, self.found = scope, [], []
         # Kept alive, so that no address is used again.
-        self.moving = {x.untyped_storage()._cdata: x}
+        self.moving = {_storage(x): x}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -115,12 +214,12 @@ class _Kernels(TorchDispatchMode):
                        if isinstance(part, Tensor) and _storage(part) in self.moving]
             result = func(*args, **kwargs)
             if depends:
-                for part in tree_leaves(result):
-                    if isinstance(part, Tensor):
-                        self.moving[_storage(part)] = part
-                # What made whole numbers of floating ones is the one to name.
+                op = func._schema.name.split("::")[-1].rstrip("_")
+                if not _takes_form_alone(op):
+                    self.moving |= {_storage(part): part for part in tree_leaves(result) if isinstance(part, Tensor)}
+                # Report the operation that turned floats into integers, not its users.
                 if any(part.is_floating_point() for part in depends):
-                    self._look(func._schema.name.split("::")[-1].rstrip("_"), args)
+                    self._look(op, args)
         return result
 
     def _look(self, op, args):
@@ -145,6 +244,8 @@ class _Kernels(TorchDispatchMode):
 
 def _storage(tensor: Tensor) -> int:
     try:
-        return tensor.untyped_storage()._cdata
+        # The address, which two storages of one memory (DLPack) share; 0 where there are no numbers.
+        storage = tensor.untyped_storage()
+        return storage.data_ptr() or storage._cdata
     except (NotImplementedError, RuntimeError):  # sparse and the like have none
         return id(tensor)

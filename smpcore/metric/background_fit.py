@@ -1,7 +1,7 @@
 """The smooth background under suspected samples: a cubic through the nearest samples that no kink touches.
 
-Suspects in a run have the same neighbours, so there is one fit for a run. Where those neighbours are contiguous,
-the fit depends on nothing but the run's length: its weights are found once and serve all runs of that length.
+Suspected samples in a run have the same neighbours, so there is one fit for each run. Where those neighbours are
+contiguous, the weights of the fit depend on the length of the run alone: they are computed once for each length.
 """
 
 import functools
@@ -12,16 +12,16 @@ from torch import Tensor
 
 __all__ = ["above_background", "taken", "true_places"]
 
-# Where the cubic is more than twice as uncertain as a sample, the highest degree that is not is tried as well.
+# Largest leverage of a fit: where the cubic has more (over twice a sample's deviation), a lower degree is used too.
 _FAR = 4.0
-# So many runs of one length repay a fit of their own.
+# From this many runs of one length on, one fit with shared weights is quicker than a fit for each run.
 _MANY = 128
 
 
 def above_background(
     second: Tensor, where: Tensor, noise: Tensor, window: int, threshold: float
 ) -> tuple[Tensor, Tensor]:
-    """What is left of each suspect above a cubic through its nearest samples that are not suspects.
+    """Each suspected sample minus a cubic through the nearest samples that are not suspected.
 
     Parameters
     ----------
@@ -40,10 +40,10 @@ def above_background(
     Returns
     -------
     left
-        ``(K,)`` the smaller of two readings.
+        ``(K,)`` the difference; of two fits, the smaller one.
     stands_out
-        ``(K,)`` whether it exceeds the threshold, and one more degree would not explain two thirds of it: across a long
-        run a cubic may miss a bend by more than the samples beside it tell.
+        ``(K,)`` whether it exceeds the threshold, and a fit of degree 4 would not remove two thirds of it: across a
+        long run a cubic may miss a bend by more than its residuals beside the run show.
     """
     if second.device.type != "cpu" or not len(where):
         # On a GPU one long call is quicker than a short one for each length.
@@ -58,7 +58,7 @@ def above_background(
     beside = (begin - edge >= half) & (edge + samples - end >= half)
     beside[1:] &= gap >= half
     beside[:-1] &= gap >= half
-    # Lengths that few runs have are quicker all at once.
+    # Runs of rare lengths are fitted together below.
     counts = torch.bincount(taken(length, true_places(beside)), minlength=int(length.max()) + 1)
     beside &= taken(counts, length) >= _MANY
     values = second.view(-1)
@@ -90,7 +90,7 @@ def _weights(size: int, half: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
     points = 2 * half
     x = torch.cat([torch.arange(-half, 0), torch.arange(size, size + half)]).to(dtype)
     places = torch.cat([torch.arange(size, dtype=dtype), x])
-    # Read off one unit neighbour at a time.
+    # A fit to each unit vector gives one column of the weights.
     whole, careful, further, leverage, _ = _cubic(
         x[:, None].expand(points, points), torch.eye(points, dtype=dtype), places.repeat(points),
         torch.arange(points).repeat_interleave(len(places)))
@@ -134,7 +134,7 @@ def _between(
         (place - origin).to(second.dtype), taken(values, place), (mine - taken(origin, run)).to(second.dtype), run)
     limit = threshold * torch.maximum(taken(misfit, run), taken(noise, row)) * (1 + leverage).sqrt()
     here = taken(values, mine)
-    # A row with hardly an untouched sample has no background to see: nothing is claimed there.
+    # Without enough samples that are not suspected there is no fit, and no kink is reported.
     left = torch.where(taken(high - low < points, run), 0, _smaller(here - whole, here - careful))
     return left, _clear(left, limit, further)
 
@@ -144,7 +144,7 @@ def _clear(left: Tensor, limit: Tensor, further: Tensor) -> Tensor:
 
 
 def _smaller(one: Tensor, other: Tensor) -> Tensor:
-    """The one nearer to 0, and 0 where their signs differ: what is claimed of a kink that two readings tell."""
+    """Of two readings of a kink the one nearer to 0, and 0 where their signs differ."""
     return torch.where(one.sign() == other.sign(), torch.where(one.abs() < other.abs(), one, other), 0)
 
 
@@ -181,7 +181,7 @@ def _cubic(x: Tensor, y: Tensor, at: Tensor, run: Tensor) -> tuple[Tensor, ...]:
 def _count_up_to(ascending: Tensor, limits: Tensor) -> Tensor:
     """How many of the first are no larger than each of the second."""
     if ascending.device.type == "cpu":
-        # numpy remembers where it was, and is twice as fast.
+        # numpy uses that the limits are nearly sorted, and is twice as fast.
         return torch.from_numpy(np.searchsorted(ascending.numpy(), limits.numpy(), side="right"))
     return torch.searchsorted(ascending, limits, right=True)
 

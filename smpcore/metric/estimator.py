@@ -1,8 +1,8 @@
 """SMP and kinks of sampled signals: the sum of the magnitudes of the jumps of the slope, from values alone.
 
-How: second differences at a lag, what no smooth curve explains in them (`smpcore.metric.kink_residual`), the lag
-chosen so that noise neither hides kinks nor passes for them. From samples, kinks that share a cell can only
-be seen through their sum: where kinks are dense, SMP is a lower bound that grows as the spacing shrinks.
+Second differences are taken at a lag, their smooth background is subtracted (`smpcore.metric.kink_residual`), and the
+lag is chosen so that noise neither hides kinks nor is taken for them. Of kinks that share an interval between samples
+only the sum is seen: where kinks are dense, SMP is a lower bound that grows as the spacing shrinks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -82,8 +82,8 @@ def smp(
 
     Kinks that share a cell merge: with c kinks a sample about 0.4 c of their sum is lost up to c = 0.2. Beyond that
     they can no longer be told from noise, and next to nothing is read. Values rounded more coarsely than their
-    type's digits are a staircase, and its steps are read as kinks: average such a signal first, or name a longer
-    lag.
+    type's digits are a staircase, whose steps are read as kinks or hide them: average such a signal first, or name a
+    longer lag. `ValueJumpWarning` is given where jumps of value are over 0.2% of the total variation (`jump_share`).
     """
     values, give_back = as_tensor(signal)
     check(values, spacing, lag, window, threshold)
@@ -159,7 +159,7 @@ def _totals(rows: Tensor, lag: int | str, window: int, threshold: float) -> tupl
 
 
 def _eps(values: Tensor) -> float:
-    """What rounding may have done to a value of 1 before it came in."""
+    """The rounding error of a value of 1 in the type that came in."""
     return torch.finfo(values.dtype).eps
 
 
@@ -171,12 +171,12 @@ def _reading(rows: Tensor, eps: float, lag: int, window: int, threshold: float) 
         total += parts.totals(*second.shape).view(-1, len(phases)).sum(1)
         noise += deviation.view(-1, len(phases)).sum(1)
         most = torch.maximum(most, largest(second).view(-1, len(phases)).amax(1))
-    # Parts that noise has turned against their neighbours can outweigh them where there is hardly a kink.
+    # Where there is hardly a kink, parts whose sign noise has turned can outweigh the others: SMP is not negative.
     return total.clamp_min(0) / lag**2, noise / lag, most
 
 
 def _phases(rows: Tensor, eps: float, lag: int) -> Iterator[tuple[range, Tensor, Tensor]]:
-    """Second differences of the averaged samples, ``lag`` apart, and what rounding may make of them.
+    """Second differences of the averaged samples, ``lag`` apart, and the rounding error in them.
 
     Every lag-th sample is a signal of its own, so there are ``lag`` of them, in two groups of equal length:
     yields the phases of a group, ``(B · phases, n)`` and ``(B · phases,)``.
@@ -185,7 +185,7 @@ def _phases(rows: Tensor, eps: float, lag: int) -> Iterator[tuple[range, Tensor,
     if lag == 1:
         yield range(1), rows.diff().diff(), rounding
         return
-    # Differences from the row's level, so that an offset does not cost the running sum its digits.
+    # The row's level is subtracted, so that the running sum keeps its digits under an offset.
     level = (rows[:, :1] + rows[:, -1:]) / 2
     sums = torch.nn.functional.pad((rows - level).cumsum(1), (1, 0))
     rounding = rounding + torch.finfo(rows.dtype).eps * largest(sums) / lag

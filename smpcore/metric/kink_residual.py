@@ -1,4 +1,4 @@
-"""What no smooth curve explains: the part of the second differences that kinks have left there.
+"""Second differences minus their smooth background: the part that kinks added to them.
 
 A kink with jump J, a fraction α into a cell, adds (1−α)J and αJ to two neighbouring second differences: the
 sum of what it adds is J wherever it lies. To read that sum, the smooth background under it has to be known:
@@ -20,18 +20,18 @@ _MAD = 1.4826
 # What white noise of deviation 1 leaves in `_interpolation_error`.
 _GAIN = math.sqrt(1 + 2 * (4**2 + 1) / 6**2)
 # Near a lone kink the interpolation errs too, by 2/3 and by 1/6 of it two and three samples off. Where kinks
-# are few, the fit decides whether the former is a second kink; where they are many, masking both would leave
-# no background, and a second kink shows when the first has been taken out.
+# are few, the fit decides whether the former is a second kink. Where they are many, masking both would leave too few
+# samples for a background; a second kink is found after the first has been subtracted.
 _SIDELOBE, _SIDELOBE_CROWDED = 0.3, 0.67
 # Where kinks touch fewer of a row's samples than this, they cannot have moved its medians by more than 3%.
 _FEW = 1 / 50
 _MORE_PASSES = 3
-# Samples whose differences are taken at once on a CPU: what stays in its cache while several passes are made.
+# Samples in a block on a CPU: few enough to stay in its cache during several passes.
 _BLOCK = 1 << 18
 
 
 class Parts(NamedTuple):
-    """The samples that kinks touch, in order: ``where``, flat index into (B, n); ``jump``, what kinks added
+    """The samples that kinks changed, in order: ``where``, flat index into (B, n); ``jump``, what kinks added
     there; ``sign`` ±1, that of the kink it belongs to."""
 
     where: Tensor
@@ -41,7 +41,7 @@ class Parts(NamedTuple):
     def totals(self, rows: int, samples: int) -> Tensor:
         """Sum of magnitudes of each row, ``(rows,)``."""
         zero = torch.zeros(rows, dtype=self.jump.dtype, device=self.jump.device)
-        # A part too small to have a sign of its own counts with its neighbour's, so that noise cancels.
+        # A part that does not stand out has its neighbour's sign, so that noise in it averages out.
         return zero.index_add_(0, self.where // samples, self.jump * self.sign)
 
 
@@ -79,12 +79,12 @@ def kink_parts(second: Tensor, window: int, threshold: float, rounding: Tensor) 
     noise, hits = _first_look(second, threshold, rounding)
     suspects = _examine(second, hits, noise, window, threshold)
     touched, hit = (torch.bincount(where // samples, minlength=rows) for where in (suspects.where, hits))
-    # Rows with many kinks, or of which the first look has left too little to see a background.
+    # Rows with many kinks, or with too few samples left for a background.
     enough = max(window - 1, samples / 2)
     crowded = (touched > _FEW * samples) | (samples - hit < enough)
     if crowded.any():
         chosen = true_places(crowded)
-        # Kinks have moved these rows' medians and hidden one another: look again at what they leave.
+        # Kinks raised these rows' medians, so that others were missed: subtract those found, and look again.
         again, noise[chosen] = _look_again(
             second[chosen], _of_rows(suspects, chosen, samples), rounding[chosen], window, threshold)
         suspects = _replaced(suspects, crowded, again, samples)
@@ -139,8 +139,8 @@ def _look_again(
 def _interpolation_error(second: Tensor) -> Tensor:
     """|sample − cubic through the samples 2 and 3 to its left and right|, ``(B, n)``.
 
-    It jumps over the neighbours that share a kink with the sample. Ends are continued by point reflection,
-    which keeps a straight background straight.
+    The next neighbours are left out, because they may share a kink with the sample. Ends are continued by point
+    reflection, which keeps a straight background straight.
     """
     first, last = second[:, :1], second[:, -1:]
     error = torch.empty_like(second)
@@ -167,14 +167,14 @@ def _hits_of_error(second: Tensor, error: Tensor, limit: Tensor, sidelobe: float
 
 
 def _hits_of_curvature(second: Tensor, rounding: Tensor, threshold: float) -> Tensor:
-    """Flat indices of samples whose own second difference stands out: coarser, and blind to nothing nearby."""
+    """Flat indices of samples whose own second difference stands out: a coarser test that uses neighbours alone."""
     bend = second.diff().diff().abs_()
     limit = threshold * torch.maximum(robust_deviation(bend), rounding)
     hit = true_places(bend > limit[:, None])
     # A row of bends is two shorter, and begins one later.
     hit = hit + 2 * (hit // bend.shape[1]) + 1
     hit = hit[_sharp(second, hit)]
-    # The ends have no second difference: they go with their neighbours.
+    # The ends have no second difference: each is taken with its neighbour.
     place = hit % second.shape[1]
     return torch.cat([hit, hit[place == 1] - 1, hit[place == second.shape[1] - 2] + 1])
 
@@ -183,7 +183,7 @@ def _sharp(second: Tensor, where: Tensor) -> Tensor:
     """Whether differences grow with their order near a sample, as at a kink, or shrink, as on a smooth bend.
 
     At a kink |δ⁶| is about three times |δ⁴| wherever it lies in its cell; on a curve that the samples resolve
-    it is less than |δ⁴|. This needs no scale, so a bend in an otherwise quiet signal is not taken for kinks.
+    it is less than |δ⁴|. The comparison needs no scale, so that a bend in a flat signal is not taken for kinks.
     """
     near = taken(second.view(-1), _around(where, range(-3, 4), second.shape[1]))
     fourth = near.diff(n=2, dim=0)
@@ -191,14 +191,14 @@ def _sharp(second: Tensor, where: Tensor) -> Tensor:
 
 
 def _examine(second: Tensor, hits: Tensor, noise: Tensor, window: int, threshold: float) -> _Suspects:
-    """Interpolate under all that was hit; then once more, through the samples that this has cleared."""
+    """Fit the background under all samples that were hit; then again without those that did not stand out."""
     _, stands_out = above_background(second, hits, noise / _GAIN, window, threshold)
     where = _grown(hits[stands_out], second)
     return _Suspects(where, *above_background(second, where, noise / _GAIN, window, threshold))
 
 
 def _signed(suspects: _Suspects, samples: int) -> Parts:
-    """Give parts that do not stand out the sign of the larger neighbour that does, and drop the lonely."""
+    """Give parts that do not stand out the sign of the larger neighbour that does; drop those without one."""
     where, left, stands_out = suspects
     own = torch.where(stands_out, left, 0)
     quiet = torch.zeros_like(own[:1])
@@ -223,7 +223,10 @@ def _of_rows(suspects: _Suspects, rows: Tensor, samples: int) -> _Suspects:
 def _replaced(suspects: _Suspects, chosen: Tensor, new: _Suspects, samples: int) -> _Suspects:
     """The suspects with those of the rows in the mask ``chosen (B,)`` replaced; ``new`` is indexed as if there were
     no others."""
-    rows, kept = true_places(chosen), ~chosen[suspects.where // samples]
+    rows = true_places(chosen)
+    if len(rows) == len(chosen):
+        return new
+    kept = ~chosen[suspects.where // samples]
     new = new._replace(where=rows[new.where // samples] * samples + new.where % samples)
     joined = _Suspects(*(torch.cat([old[kept], part]) for old, part in zip(suspects, new, strict=True)))
     order = joined.where.argsort()

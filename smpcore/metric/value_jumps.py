@@ -73,26 +73,27 @@ def shares_of_jumps(rows: Tensor, eps: float) -> Tensor:
 
 
 def _shares(rows: Tensor, eps: float) -> Tensor:
-    step = rows.diff()
-    size, intervals = step.abs(), step.shape[1]
-    share = rows.new_zeros(len(rows))
-    where = true_places(size[:, 1:-1] > _STEEP * torch.maximum(size[:, :-2], size[:, 2:]))
+    share, samples, values = rows.new_zeros(len(rows)), rows.shape[1], rows.reshape(-1)
+    # Of all rows in one line, so that it is a few passes over contiguous memory; differences between rows are dropped.
+    size = values.diff().abs_()
+    where = true_places(size[1:-1] > torch.maximum(size[:-2], size[2:]).mul_(_STEEP)) + 1
+    where = where[(where % samples > 0) & (where % samples < samples - 2)]
     if not len(where):
         return share
-    row, place = where // (intervals - 2), where % (intervals - 2) + 1
-    near = place + torch.tensor([-1, 1, -3, -2, 2, 3], device=rows.device)[:, None]
-    near_size = taken(size.view(-1), row * intervals + near.clamp(0, intervals - 1))
-    near_size.masked_fill_((near < 0) | (near >= intervals), math.inf)
-    here, level = taken(size.view(-1), row * intervals + place), _LEVEL * eps * taken(largest(rows), row)
+    row, near = where // samples, where + torch.tensor([-1, 1, -3, -2, 2, 3], device=rows.device)[:, None]
+    near_size = taken(size, near.clamp(0, len(size) - 1))
+    near_size.masked_fill_((near < row * samples) | (near > row * samples + samples - 2), math.inf)
+    here, level = taken(size, where), _LEVEL * eps * taken(largest(rows), row)
     stair, alone = near_size[:2].amax(0) <= level, here > _STEEP * near_size.amax(0)
     # The median is taken of the rows that need it, which are few.
     chosen = true_places(torch.bincount(row[alone & ~stair], minlength=len(rows)) > 0)
     noise = torch.full_like(share, math.inf)
-    noise[chosen] = robust_deviation(step[chosen].diff().abs_())
-    jump = (here > level) & (stair | (alone & (here > _NOISE * taken(noise, row))))
-    row, place = row[jump], place[jump] + row[jump] * intervals
-    height = taken(step.view(-1), place) - (taken(step.view(-1), place - 1) + taken(step.view(-1), place + 1)) / 2
-    return share.index_add_(0, row, height.abs()) / size.sum(1).clamp_min(torch.finfo(size.dtype).tiny)
+    noise[chosen] = robust_deviation(rows[chosen].diff(n=2).abs_())
+    where = where[(here > level) & (stair | (alone & (here > _NOISE * taken(noise, row))))]
+    before, start, end, after = taken(values, where + torch.arange(-1, 3, device=rows.device)[:, None])
+    height = (end - start) - ((start - before) + (after - end)) / 2
+    variation = rows.diff().abs_().sum(1).clamp_min(torch.finfo(rows.dtype).tiny)
+    return share.index_add_(0, where // samples, height.abs()) / variation
 
 
 def warn_of_jumps(share: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Networks to try it on, and models and paths of your own by their names."""
+"""Networks to try the measurements on, and models and paths of your own, loaded by their names."""
 
 from smpcore.models.by_name import check_fit, load_model, load_path
 from smpcore.models.face import FACE_INPUT, LANDMARKS, Face, FaceNetwork, face_network

@@ -38,9 +38,7 @@ def load_model(name: str) -> torch.nn.Module:
     if isinstance(found, torch.nn.Module):
         return found
     made = _called("model", name, found)
-    if isinstance(made, type):
-        raise ValueError(f"model = {name!r}: it gives the class {made.__name__}, not a model: let it return "
-                         f"{made.__name__}(…), called")
+    _refuse_class("model", name, made)
     if not isinstance(made, torch.nn.Module):
         raise ValueError(f"model = {name!r}: it gives a {type(made).__name__}, not a torch.nn.Module")
     return made.eval()
@@ -69,9 +67,7 @@ def load_path(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
         raise ValueError(f"path = {name!r}: it is a {type(found).__name__}, not a function of time")
     if isinstance(found, type) or not _takes_times(found):
         found = _called("path", name, found)
-    if isinstance(found, type):
-        raise ValueError(f"path = {name!r}: it gives the class {found.__name__}, not a path: let it return "
-                         f"{found.__name__}(…), called")
+    _refuse_class("path", name, found)
     if _are_ends(found):
         return line(*found)
     if not callable(found):
@@ -169,6 +165,12 @@ def _called(parameter: str, name: str, function):
     except (Exception, SystemExit) as error:
         raise ValueError(f"{parameter} = {name!r}: calling it without arguments fails "
                          f"({type(error).__name__}: {error})") from error
+
+
+def _refuse_class(parameter: str, name: str, made) -> None:
+    if isinstance(made, type):
+        raise ValueError(f"{parameter} = {name!r}: it gives the class {made.__name__}, not a {parameter}: let it "
+                         f"return {made.__name__}(…), called")
 
 
 def _takes_times(function: Callable) -> bool:

@@ -18,8 +18,8 @@ from smpcore.paths.times import path_times, placed
 
 __all__ = ["PicturePath", "picture"]
 
-# Where one pixel of the crop spans this many of the picture, blocks of the picture are averaged first: the
-# prefilter would be wide and slow, and nothing finer survives it.
+# Where one pixel of the crop spans this many of the picture, blocks of the picture are averaged first, because the
+# prefilter would be wide and slow. It removes anything finer in any case.
 _REDUCE_FROM, _REDUCE_TO = 8.0, 4.0
 
 

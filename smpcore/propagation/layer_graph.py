@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx, nn
 
-from smpcore.inspection.checks import check_evaluated
-from smpcore.inspection.elementwise_modules import elementwise
+from smpcore.inspection.checks import refuse_training
+from smpcore.inspection.elementwise_modules import ElementwiseModule, elementwise
 from smpcore.units import TABLE, Hinges, canonical, describe
 from smpcore.units.elementwise import ELEMENTWISE
 
@@ -116,15 +116,26 @@ def known_layers() -> list[str]:
 
 
 class _Tracer(fx.Tracer):
-    """An elementwise module is one call, whoever wrote it."""
+    """Elementwise modules ``units`` are one call each, whoever wrote them."""
+
+    def __init__(self, units: set[str]):
+        super().__init__()
+        self.units = units
 
     def is_leaf_module(self, m, module_qualified_name):
-        return super().is_leaf_module(m, module_qualified_name) or elementwise(m) is not None
+        return super().is_leaf_module(m, module_qualified_name) or module_qualified_name in self.units
 
 
-def read_graph(model: nn.Module) -> fx.Graph:
-    """The calls that a model's code makes, by `torch.fx`."""
-    return _Tracer().trace(model)
+def read_graph(model: nn.Module) -> tuple[fx.Graph, dict[str, ElementwiseModule]]:
+    """The calls that a model's code makes, by `torch.fx`, and its elementwise modules by their path."""
+    found = {path: elementwise(module) for path, module in model.named_modules(remove_duplicate=False)
+             if path and not _known(module)}
+    units = {path: unit for path, unit in found.items() if unit is not None}
+    return _Tracer(set(units)).trace(model), units
+
+
+def _known(module: nn.Module):
+    return next((_MODULES[kind] for kind in type(module).__mro__ if kind in _MODULES), None)
 
 
 def steps(model: nn.Module) -> list[Step]:
@@ -140,16 +151,16 @@ def steps(model: nn.Module) -> list[Step]:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model is a torch.nn.Module, whose layers are read, not {type(model).__name__}")
-    check_evaluated(model)
+    refuse_training(model)
     try:
-        graph = read_graph(model)
+        graph, units = read_graph(model)
     except Exception as error:
         raise ValueError(f"the layers of {type(model).__name__} cannot be read from its code ({error}): a prediction "
                          "needs a model that always calls the same layers in the same order") from error
     modules, place, found, calls = dict(model.named_modules()), {}, [], {}
     needed = _needed(graph)
     for node in graph.nodes:
-        step = _read(node, modules, place) if node in needed else None
+        step = _read(node, modules, units, place) if node in needed else None
         if step is None:
             continue
         if step.op not in ("input", "output"):
@@ -170,7 +181,7 @@ def _needed(graph: fx.Graph) -> set:
     return needed
 
 
-def _read(node, modules, place) -> Step | None:
+def _read(node, modules, units, place) -> Step | None:
     inputs = [place[each] for each in node.all_input_nodes if each in place]
     if node.op == "placeholder":
         return None if node.args and place else Step("input", [], "input")
@@ -180,7 +191,7 @@ def _read(node, modules, place) -> Step | None:
                              "to predict, (P, m)")
         return Step("output", inputs, "output")
     if node.op == "call_module":
-        return _read_module(node, modules[node.target], inputs)
+        return _read_module(node, modules[node.target], units.get(node.target), inputs)
     if node.op == "get_attr":
         return None
     stack = node.meta.get("nn_module_stack") or {}
@@ -211,13 +222,12 @@ def _read(node, modules, place) -> Step | None:
     return Step(op, inputs, f"{path}:{word}", None, settings, kind=op, switches=op == "max pool")
 
 
-def _read_module(node, module: nn.Module, inputs: list[int]) -> Step:
-    known = next((_MODULES[kind] for kind in type(module).__mro__ if kind in _MODULES), None)
+def _read_module(node, module: nn.Module, unit: ElementwiseModule | None, inputs: list[int]) -> Step:
+    known = _known(module)
     if known is not None:
         op, word, names = known
         settings = {name: getattr(module, name) for name in names}
         return Step(op, inputs, f"{node.target}:{word}", module, settings, kind=op, switches=op == "max pool")
-    unit = elementwise(module)
     if unit is None:
         raise _unknown(f"{node.target} ({type(module).__name__})")
     joint = "." if ":" in unit.name else ":"

@@ -61,7 +61,7 @@ class Recorder:
 
     def __init__(self, model: nn.Module, graph: list[Step], names: set[str], path, times: Tensor):
         plain = copy.deepcopy(model).double().requires_grad_(False)
-        self.runner = _Interpreter(fx.GraphModule(plain, read_graph(plain)), names)
+        self.runner = _Interpreter(fx.GraphModule(plain, read_graph(plain)[0]), names)
         self.path, self.times = path, times
 
     def parts(self, gains: bool = True):

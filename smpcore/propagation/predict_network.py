@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from smpcore.inspection.checks import checked_times
+from smpcore.inspection.checks import checked_times, home_of
 from smpcore.propagation.layer_graph import steps
 from smpcore.propagation.measured_moments import predict_from_reference
 from smpcore.propagation.path_nodes import chosen_times, inputs
@@ -139,9 +139,9 @@ def predict_network(model: nn.Module, path: Callable[[Tensor], Tensor], times: T
                          "moments='weights' takes none")
     _check_weights(model)
     if moments == "measured":
-        return _measured(model, path, reference, times.to(_device(model, times)))
+        return _measured(model, path, reference, times.to(home_of(model, times)))
     graph = steps(model)
-    times = times.to(_device(model, times))
+    times = times.to(home_of(model, times))
     nodes = times[chosen_times(path, times)]
     return _integrated(walk(graph, inputs(path, nodes)), nodes)
 
@@ -151,11 +151,6 @@ def _check_weights(model) -> None:
     for name, tensor in tensors:
         if not bool(tensor.isfinite().all()):
             raise ValueError(f"the model's {name} holds NaN or infinity: every weight has to be finite")
-
-
-def _device(model, times: Tensor) -> torch.device:
-    parts = model.parameters() if isinstance(model, nn.Module) else ()
-    return next((part.device for part in parts), times.device)
 
 
 def _measured(model, path, reference, times: Tensor) -> NetworkPrediction:

@@ -1,7 +1,7 @@
 """Random signals whose kinks and slopes are known: the ground truth of every measurement and prediction.
 
-Gaussian processes have none (circulant embedding: C. Dietrich and G. Newsam, SIAM J. Sci. Comput. 18, 1997),
-hinges have those that they are given, and moving pictures show the same smooth field to several pixels.
+Gaussian processes have no kinks (circulant embedding: C. Dietrich and G. Newsam, SIAM J. Sci. Comput. 18, 1997),
+sums of hinges have exactly the given ones, and in moving pictures several pixels see one smooth field.
 Everything is drawn on the CPU from the seed and then moved: the same signals on every device.
 """
 
@@ -123,8 +123,8 @@ def gaussian_process(
 ) -> Signals:
     """Draw stationary Gaussian signals of zero mean, with their exact slopes.
 
-    White noise is coloured on a circle (circulant embedding) by the kernel's own spectrum, and its slope is
-    the same series times iω, so value and slope belong to one smooth curve.
+    White noise is multiplied by the kernel's spectrum on a circle (circulant embedding). The slope is the same Fourier
+    series times iω, so that value and slope belong to one smooth curve.
 
     Parameters
     ----------

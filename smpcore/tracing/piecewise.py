@@ -5,16 +5,25 @@ slope in t) for each piece. The values at all other knots follow by adding up ta
 why a layer that is affine costs one row of work for each piece, and not two.
 """
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-__all__ = ["Line", "Rows", "TooManyPieces", "each"]
+__all__ = ["Line", "NothingLeft", "Record", "Rows", "TooManyPieces", "each"]
+
+# A stretch of which less than this part is outside gaps is one gap: what follows is not worth following.
+_LEFT = 1e-3
 
 
 class TooManyPieces(Exception):
     """The stretch has more pieces than fit the memory set aside: take a shorter one."""
+
+
+class NothingLeft(Exception):
+    """The whole stretch is a gap: whatever the model does next, no kink of it is counted."""
 
 
 @dataclass
@@ -136,9 +145,9 @@ class Line:
                 values = values + each(self.knots[:-1] - knots[:-1][parents], values) * tangents
         return Rows(self.version, rows.first, tangents, values)
 
-    def left(self, rows: Rows) -> Tensor:
-        """``(n, *shape)``: values at the pieces' left knots, of rows that are up to date."""
-        return self.ends(rows)[0]
+    def constant(self, tensor: Tensor) -> Rows:
+        """The rows of a tensor that does not depend on the line."""
+        return Rows(self.version, tensor, torch.zeros_like(tensor).expand(self.count, *tensor.shape))
 
     def ends(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """``(n, *shape)`` each: values at both ends of every piece, of rows that are up to date."""
@@ -156,7 +165,77 @@ class Line:
 
     def at(self, rows: Rows, fraction: float) -> Tensor:
         """``(n, *shape)``: values a fraction of each piece past its left knot."""
-        values = self.left(rows)
+        values = self.ends(rows)[0]
         if rows.tangents is None:
             return values
         return torch.addcmul(values, each(self.lengths * fraction, values), rows.tangents)
+
+
+@dataclass
+class Record:
+    """What is found while a model is followed along one stretch.
+
+    Attributes
+    ----------
+    line
+        The pieces.
+    scope
+        Gives the path of the module that is running.
+    tolerance
+        By what part of their size numbers may differ from a straight line's through rounding.
+    widths
+        ``widths[k]``: the most numbers that a tensor from unit k on holds on one piece, known from an earlier
+        stretch; with ``room``, the numbers that a tensor may hold, it bounds the pieces.
+    layers
+        Names of the calls that can switch, ``module.path:op``, in order of execution.
+    sizes
+        ``(units before it, its numbers on one piece)`` of each tensor.
+    gaps
+        ``(left, right, reason)`` of stretches in which some operation was not straight.
+    """
+
+    line: Line
+    scope: Callable[[], str]
+    tolerance: float
+    widths: Sequence[int] = ()
+    room: int = 1 << 62
+    layers: list[str] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    gaps: list[tuple[float, float, str]] = field(default_factory=list)
+    calls: Counter = field(default_factory=Counter)
+
+    def layer(self, op: str, numbers: int) -> int:
+        """The number of a new call that can switch, whose input has so many numbers."""
+        self.sizes.append((len(self.layers) + 1, numbers))
+        name = f"{self.scope()}:{op}"
+        self.calls[name] += 1
+        self.layers.append(name if self.calls[name] == 1 else f"{name}#{self.calls[name]}")
+        return len(self.layers) - 1
+
+    def cut(self, piece: Tensor, fraction: Tensor, layer: int | Tensor) -> Tensor | None:
+        """Cut ``piece (k,)`` at ``fraction (k,)`` of its length, where a unit of ``layer`` switches, as `Line.cut`."""
+        number = int(layer if isinstance(layer, int) else layer.max()) if piece.numel() else 0
+        room = self.room // max(1, self.widths[number] if number < len(self.widths) else 1)
+        knots = self.line.knots
+        return self.line.cut(knots[piece] + fraction.to(knots.dtype) * self.line.lengths[piece], layer, room)
+
+    def gap(self, reason: str, pieces: Tensor | None = None) -> None:
+        """Pieces are a gap where any of their numbers in ``(n, ...)`` bool is true; all where it is None.
+
+        Raises
+        ------
+        NothingLeft
+            Where gaps now cover the stretch.
+        """
+        knots = self.line.knots
+        pieces = slice(None) if pieces is None else pieces.reshape(len(pieces), -1).any(1)
+        found = torch.stack([knots[:-1][pieces], knots[1:][pieces]], 1)
+        if not len(found):
+            return
+        self.gaps += [(left, right, f"{self.scope()}: {reason}") for left, right in found.tolist()]
+        left, right = torch.tensor([gap[:2] for gap in self.gaps], dtype=torch.float64).sort(0).values.T
+        # Sorted apart, the k-th left end and the one but k-th right end enclose what no gap covers.
+        begin, stop = float(knots[0]), float(knots[-1])
+        bare = float((left[1:] - right[:-1]).clamp_min(0).sum() + left[0] - right[-1]) + stop - begin
+        if bare < _LEFT * (stop - begin):
+            raise NothingLeft

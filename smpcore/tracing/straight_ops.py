@@ -7,8 +7,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from smpcore.tracing.piecewise import Rows
 
-__all__ = ["ANEW", "HOMOGENEOUS", "IN_PLACE", "PROPERTIES", "RANDOM", "READERS", "STRAIGHT", "SUMS", "TAKES_OUT",
-           "Call", "tangents_of"]
+__all__ = ["ANEW", "FORM_OF", "HOMOGENEOUS", "IN_PLACE", "LINEAR", "PROPERTIES", "RANDOM", "READERS", "STRAIGHT",
+           "SUMS", "Call", "tangents_of"]
 
 #: Calls that read a tensor's form, not its numbers.
 READERS = frozenset(
@@ -20,29 +20,32 @@ READERS = frozenset(
 #: f(a x + b y) = a f(x) + b f(y): views, sums, means, pooling by averages.
 HOMOGENEOUS = frozenset(
     "view reshape flatten unflatten permute transpose swapaxes swapdims movedim moveaxis squeeze "
-    "unsqueeze expand expand_as view_as reshape_as T mT H mH data real __getitem__ select narrow "
+    "unsqueeze expand expand_as view_as reshape_as T mT H mH data real getitem select narrow "
     "index_select gather take_along_dim chunk split split_with_sizes tensor_split unbind cat concat "
     "concatenate stack hstack vstack dstack column_stack sum mean cumsum diff flip fliplr flipud roll "
     "rot90 repeat repeat_interleave tile clone contiguous detach alias neg negative to float double "
     "type_as cpu cuda avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
     "adaptive_avg_pool3d upsample_nearest1d upsample_nearest2d upsample_nearest3d "
-    "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d upsample_linear1d "
+    "upsample_nearest_exact1d upsample_nearest_exact2d upsample_nearest_exact3d upsample_linear1d "
     "upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d pixel_shuffle pixel_unshuffle "
     "channel_shuffle unfold im2col col2im fold diagonal diag trace tril triu positive meshgrid "
     "broadcast_to broadcast_tensors atleast_1d atleast_2d as_strided ravel reflection_pad1d "
     "reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d "
-    "narrow_copy __pos__ _reshape_alias alias_copy".split())
-HOMOGENEOUS = frozenset(name.strip("_") for name in HOMOGENEOUS)
+    "narrow_copy pos reshape_alias alias_copy".split())
 
+#: f(x, c) is a multiple of x in the one tensor that depends on the line: slopes go through it as values do.
+LINEAR = frozenset(
+    "mul multiply div divide true_divide truediv matmul mm bmm mv dot inner outer einsum tensordot rmul rmatmul kron "
+    "vdot".split())
+
+#: Of two tensors the second gives its form alone.
+FORM_OF = frozenset("to type_as expand_as view_as reshape_as".split())
 
 #: Straight in each tensor that depends on the line as long as the others do not.
-STRAIGHT = HOMOGENEOUS | frozenset(
+STRAIGHT = HOMOGENEOUS | LINEAR | frozenset(
     "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear bilinear batch_norm "
-    "mul multiply div divide true_divide matmul mm bmm mv dot inner outer addmm baddbmm addbmm einsum "
-    "tensordot rsub radd rmul __rsub__ __radd__ __rmul__ rmatmul constant_pad_nd pad kron dropout "
-    "feature_dropout alpha_dropout scaled_add __matmul__ __rmatmul__ masked_fill where index_add "
-    "__setitem__ copy copy_ zero_ add sub subtract addcmul vdot conv_tbc".split())
-STRAIGHT = frozenset(name.strip("_") for name in STRAIGHT)
+    "addmm baddbmm addbmm rsub radd constant_pad_nd pad dropout feature_dropout alpha_dropout scaled_add masked_fill "
+    "where index_add setitem copy zero add sub subtract addcmul conv_tbc".split())
 
 #: Straight in all their tensors together.
 SUMS = frozenset(
@@ -100,9 +103,6 @@ def _spread(rows, shape):
     return rows.reshape(len(rows), *[1] * (len(shape) - rows.dim() + 1), *rows.shape[1:])
 
 
-#: Calls that take numbers out of tensors, where no trace can follow.
-TAKES_OUT = frozenset("item tolist numpy __array__ __bool__ __int__ __float__ __index__ __complex__ "
-                       "is_nonzero equal allclose __contains__ __format__".split())
 #: Calls that take a tensor's form alone, and give new numbers.
 ANEW = frozenset("zeros_like ones_like empty_like full_like new_zeros new_ones new_full new_empty new_tensor "
                   "new_empty_strided".split())
@@ -177,7 +177,7 @@ class Call:
     def floating(self) -> bool:
         """Whether everything it returns has slopes (a cast to integers has none)."""
         flat, _ = tree_flatten(self.leaves[0] if self.in_place else self.result())
-        return all(part.is_floating_point() for part in flat if isinstance(part, Tensor))
+        return all(part.is_floating_point() or part.is_complex() for part in flat if isinstance(part, Tensor))
 
     def slopes(self, inputs, tangents, scope: str):
         """Values and slopes of every output on each piece: ``[(values, slopes or None)]``."""

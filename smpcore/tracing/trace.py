@@ -17,8 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from smpcore.inspection.checks import checked_copy, choose_outputs, home_of, runs
 from smpcore.inspection.module_scope import Scope, eagerly
 from smpcore.inspection.opaque_ops import hidden_switches
-from smpcore.tracing.interpreter import Carrier, rows_of, start_rows
-from smpcore.tracing.piecewise import Line, Rows, TooManyPieces
+from smpcore.tracing.interpreter import Carrier
+from smpcore.tracing.piecewise import Line, NothingLeft, Record, Rows, TooManyPieces
 
 __all__ = ["LineTrace", "comes_later", "trace_line", "valid_ends", "valid_length"]
 
@@ -117,7 +117,7 @@ def trace_line(model: Callable, start: Tensor, end: Tensor, *, length: float = 1
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), eagerly():
         hidden = tracer.hidden()
         with tracer.scope():
-            stretches = tracer.run()
+            stretches = tracer.run(bool(hidden))
     stretches[0].gaps[:0] = [(0.0, 1.0, reason) for reason in hidden]
     return _assemble(tracer, stretches, length, turned)
 
@@ -147,16 +147,21 @@ class _Tracer:
     def hidden(self) -> list[str]:
         """Sentences on what the model does out of sight: nothing of it depends on the line, as far as a trace sees."""
         x = self.point(0.0)
-        with runs(x.dtype, x):
-            hidden = hidden_switches(self.model, x, self.scope)
-        return [found.sentence for found in hidden if found.way == "outside" or (
+        with runs(x.dtype, x, self.model):
+            hidden = hidden_switches(self.model, x, self.scope, self.point(0.6180339887))
+        return [found.sentence for found in hidden if found.way in ("outside", "lost", "steps") or (
             found.way == "inside" and found.switches)]
 
-    def run(self) -> list[_Stretch]:
-        """The whole line, in stretches whose pieces fit: each as long as the last ones' density allows."""
-        found, at, step = [], 0.0, 0.0
+    def run(self, gap: bool) -> list[_Stretch]:
+        """The whole line, in stretches whose pieces fit: each as long as the last ones' density allows.
+
+        Where the line is a ``gap`` anyway, the model is followed on a short stretch alone, for what it is refused for.
+        """
+        found, at = [], 0.0
         # A stretch of next to no length tells the sizes of all tensors and a first density.
         first = self.stretch(0.0, 2.0**-12)
+        if gap:
+            return [self.blank(0.0, 1.0, [], [])]
         step = 0.25 if first is not None else 2.0**-13
         while at < 1.0:
             # Irrational steps: a unit that switches on a round number does so inside a stretch.
@@ -196,10 +201,10 @@ class _Tracer:
         """One stretch, or None where it has too many pieces."""
         knots = torch.tensor([begin, stop], dtype=torch.float64, device=self.start.device)
         line = Line(knots, self.closest)
-        carrier = Carrier(line, lambda: self.scope.path, 1e-9 if self.eps < 1e-10 else 1e-3,
-                          self.widths, self.room)
+        record = Record(line, lambda: self.scope.path, _rounding(self.eps), self.widths, self.room)
+        carrier = Carrier(record)
         x = self.point(begin)
-        start_rows(x, Rows(0, x.detach().clone(), (self.end - self.start)[None, None]))
+        carrier.start(x, Rows(0, x.detach().clone(), (self.end - self.start)[None, None]))
         try:
             with carrier:
                 result = choose_outputs(self.model(x), self.outputs, 1)
@@ -207,26 +212,34 @@ class _Tracer:
             self.scope.stack.clear()
             self._fits = min(0.5, 0.7 * full.args[1] / full.args[0])
             return None
+        except NothingLeft:
+            self.scope.stack.clear()
+            self._full = 0.0
+            return self.blank(begin, stop, record.layers, record.gaps)
         if not self.widths:
-            self.widths = [max((numbers for layer, numbers in carrier.sizes if layer > number), default=1)
-                           for number in range(len(carrier.layers))]
+            self.widths = [max((numbers for layer, numbers in record.sizes if layer > number), default=1)
+                           for number in range(len(record.layers))]
         rooms = [self.room // width for width in self.widths]
         counts = torch.bincount(line.makers + 1, minlength=len(rooms) + 1).cumsum(0)[1:].tolist()
         self._full = max(((count - 1) / max(2, room) for count, room in zip(counts, rooms, strict=False)),
                          default=0.01)
-        rows = rows_of(result)
-        constant = Rows(line.version, result, torch.zeros_like(result)[None])
-        rows = constant if rows is None else carrier.rows(result)
-        slopes = rows.tangents.reshape(-1, result.numel()) if rows.tangents is not None else \
-            torch.zeros(line.count, result.numel(), dtype=self.start.dtype, device=self.start.device)
+        rows = carrier.rows(result)
+        slopes = rows.tangents.reshape(-1, result.numel())
         slopes = slopes.expand(line.count, -1)
-        left = line.left(rows).reshape(-1, result.numel()).expand(line.count, -1)
+        left = line.ends(rows)[0].reshape(-1, result.numel()).expand(line.count, -1)
         last = left[-1:] + slopes[-1:] * float(line.lengths[-1])
         self.probes += line.count
         if not bool(torch.isfinite(left).all() & torch.isfinite(slopes).all()):
             raise ValueError(f"the model's output is NaN or infinite on the line between {begin:.6g} and "
                              f"{stop:.6g} of its length")
-        return _Stretch(line.knots, line.makers, slopes, torch.cat([left, last]), carrier.layers, carrier.gaps)
+        return _Stretch(line.knots, line.makers, slopes, torch.cat([left, last]), record.layers, record.gaps)
+
+    def blank(self, begin: float, stop: float, layers, gaps) -> _Stretch:
+        """A stretch that is a gap, as one piece: the plain model's values at its ends."""
+        knots = torch.tensor([begin, stop], dtype=torch.float64, device=self.start.device)
+        values = self.plain(knots)
+        return _Stretch(knots, torch.full_like(knots, -1, dtype=torch.long), values.diff(dim=0) / (stop - begin),
+                        values, layers, gaps)
 
     def point(self, time: float) -> Tensor:
         """The line's point, as a batch of one."""
@@ -237,6 +250,11 @@ class _Tracer:
         self.probes += len(times)
         points = torch.stack([self.point(time)[0] for time in times.tolist()])
         return choose_outputs(self.model(points), self.outputs, len(times))
+
+
+def _rounding(eps: float) -> float:
+    """By what part of their size numbers may differ from those of a straight line through rounding."""
+    return 1e-9 if eps < 1e-10 else 1e-3
 
 
 def _seen(eps: float) -> float:
@@ -272,7 +290,7 @@ def _disagreements(tracer, stretches, knots, slopes, values) -> list[tuple[float
     """Stretches and pieces in which the trace does not continue to what the plain model gives."""
     found = []
     scale = values.abs().amax(0) + slopes.abs().amax(0) * 1e-3 + 1e-300
-    allowed = scale * (1e-9 if tracer.eps < 1e-10 else 1e-3)
+    allowed = scale * _rounding(tracer.eps)
     random = torch.Generator().manual_seed(0)
     drawn = torch.rand(_CHECKS, generator=random, dtype=torch.float64).to(knots.device)
     piece = (torch.searchsorted(knots, drawn) - 1).clamp(0, len(slopes) - 1)

@@ -1,51 +1,111 @@
+# ruff: noqa: SIM905  (tables of names: one word each reads better than quotes around each)
 """How each piecewise-linear unit is carried along: where it cuts the line, and which tangents go on."""
 
 import torch
 from torch import Tensor
 
-from smpcore.tracing.piecewise import Rows, each
+from smpcore.tracing.piecewise import Record, Rows, each
+from smpcore.tracing.straight_ops import Call
 from smpcore.units.table import TABLE, UNFOLLOWED, Hinges, Selection, Steps, describe
 
-__all__ = ["crossings", "envelope_corners", "follow", "zero_or"]
+__all__ = ["crossings", "envelope_corners", "follow", "settle", "settled", "zero_or"]
 
 
-# What reorders floats: straight at some points of a piece proves nothing about those between.
-_REORDERS = frozenset(UNFOLLOWED) - {
-    name for name in UNFOLLOWED if UNFOLLOWED[name].startswith("a mask")} - {"argsort", "argmax", "argmin"}
+#: Between two numbers that are straight, at most one change on each piece, where they are equal.
+_COMPARISONS = frozenset("gt lt ge le eq ne greater less greater_equal less_equal not_equal".split())
+#: Functions of one number that only rise or only fall: alike at both ends of a piece, they are so all along it.
+_MONOTONE = frozenset("signbit logical_not bool long int short floor_divide floordiv isposinf isneginf bucketize "
+                      "searchsorted".split())
+# What is no floating number, yet says nothing of which side of a threshold a number is on.
+_ON_NO_SIDE = frozenset("isnan isinf isfinite".split())
 
-def follow(carrier, run) -> list[Rows] | None:
-    """Rows of a unit's outputs; None for a call that is not a unit of the table."""
-    name = run.name
-    if name in _REORDERS:
-        carrier.whole_gap(f"{name}: {UNFOLLOWED[name]}")
-        return None
+
+
+def follow(record: Record, run: Call, inputs: list[Rows]) -> list[Rows] | None:
+    """Rows of a unit's outputs; None for a call that is not a unit of the table.
+
+    Parameters
+    ----------
+    inputs
+        Rows of the tensors in ``run.places``, as they stand: not brought up to date, perhaps of a ReLU that waits.
+
+    Raises
+    ------
+    NothingLeft
+        Where the call switches and is not followed, so that the whole stretch is a gap.
+    """
+    name, alone = run.name, run.places == [0]
+    advice = UNFOLLOWED.get(name) or UNFOLLOWED.get(f"__{name}__")
+    if advice is None and name not in TABLE and name not in _ON_NO_SIDE and not run.floating():
+        advice = UNFOLLOWED["gt"]
+    if advice and any(rows.tangents is not None for rows in inputs):
+        if name in _COMPARISONS and len(run.leaves) == 2 and not run.in_place:
+            return [_compare(record, run, inputs)]
+        if not (alone and name in _MONOTONE):
+            record.gap(f"{name}: {advice}")
     if name not in TABLE:
         return None
-    unit = describe(name, *run.arguments()) if run.places == [0] or name not in ("clamp", "prelu") else None
-    if isinstance(unit, Hinges) and run.places == [0] and unit.straight \
+    unit = describe(name, *run.arguments()) if alone or name not in ("clamp", "prelu") else None
+    if isinstance(unit, Hinges) and alone and unit.straight \
             and not any(torch.as_tensor(hinge.step).any() for hinge in unit.hinges):
-        return _bend(carrier, run, unit)
-    if isinstance(unit, Steps) and not run.in_place and run.places == [0]:
+        return [_bend(record, run, unit, inputs[0])]
+    if isinstance(unit, Steps) and not run.in_place and alone:
         # Torch's own may lack a derivative, which is 0 wherever there is one.
         run.func = lambda *_, **__: unit.output(_[0] if _ else next(iter(__.values())))
-    if isinstance(unit, Selection) and (run.places == [0] or len(unit.inputs) > 1):
-        return _select(carrier, run, unit)
+    if isinstance(unit, Selection) and (alone or len(unit.inputs) > 1):
+        rows = {id(run.leaves[place]): part for place, part in zip(run.places, inputs, strict=True)}
+        return _select(record, run, unit, [
+            rows[id(part)] if id(part) in rows else record.line.constant(part) for part in unit.inputs])
     return None
 
 
-def _bend(carrier, run, unit: Hinges) -> list[Rows]:
-    tensor = run.leaves[0]
-    layer = carrier.layer(run.name, tensor.numel())
-    line = carrier.line
-    rows = carrier.rows(tensor)
-    if rows.tangents is None:
-        raise ValueError(f"{carrier.layers[layer]} of a tensor that is not of a floating type")
-    if run.name == "relu" and rows.values is None and not run.in_place:
+def settle(record: Record, rows: Rows) -> Rows:
+    """Rows brought up to date, in place, so that all who hold them are; a ReLU that waited is carried out."""
+    line = record.line
+    if rows.before is None:
+        found = line.bring(rows)
+    else:
+        before, layer = settle(record, rows.before[0]), rows.before[1]
+        knots, (left, right) = line.knots, line.ends(before)
+        parents = record.cut(*crossings(left, right), layer)
+        parents = slice(None) if parents is None else parents
+        since = (line.knots[1:] + line.knots[:-1]) / 2 - knots[:-1][parents]
+        tangents = before.tangents[parents]
+        middle = torch.addcmul(left[parents], each(since, left), tangents)
+        found = Rows(line.version, rows.first, tangents * (middle > 0))
+    vars(rows).update(vars(found))
+    return rows
+
+
+def settled(record: Record, rows: list[Rows]) -> list[Rows]:
+    """The same for several: settling one may cut the line for all."""
+    for part in rows:
+        settle(record, part)
+    return [settle(record, part) for part in rows]
+
+
+def _compare(record: Record, run: Call, inputs: list[Rows]) -> Rows:
+    """A comparison of two: a gap where it changes inside a piece."""
+    line = record.line
+    ends = [line.ends(rows) for rows in settled(record, inputs)]
+    difference = Call(torch.sub, "sub", run.leaves, run.spec, run.places, False)
+    left, right = (difference.over(side) for side in zip(*ends, strict=True))
+    rounding = 1e-3 * record.tolerance * max(float(part.abs().amax()) for side in ends for part in side if part.numel())
+    changes = ((left > rounding) & (right < -rounding)) | ((left < -rounding) & (right > rounding))
+    record.gap(f"{run.name} changes", changes)
+    return Rows(line.version, run.result(), None, run.over([line.at(rows, 0.5) for rows in inputs]))
+
+
+def _bend(record: Record, run: Call, unit: Hinges, rows: Rows) -> Rows:
+    line, rows, layer = record.line, settle(record, rows), record.layer(run.name, rows.first.numel())
+    if run.name == "relu" and rows.tangents is not None and rows.values is None and not run.in_place:
         # It waits: a pool that reads it first, and alone, makes one unit with it.
-        return [Rows(rows.version, None, rows.tangents, None, (rows, layer))]
+        return Rows(rows.version, None, rows.tangents, None, (rows, layer))
+    if rows.tangents is None:
+        raise ValueError(f"{record.layers[layer]} of a tensor that is not of a floating type")
     for hinge in unit.hinges:
         left, right = line.ends(rows)
-        carrier.cut_only(*crossings(left - hinge.at, right - hinge.at), layer)
+        record.cut(*crossings(left - hinge.at, right - hinge.at), layer)
         rows = line.bring(rows)
     middle = line.at(rows, 0.5)
     slope = None
@@ -58,21 +118,17 @@ def _bend(carrier, run, unit: Hinges) -> list[Rows]:
     if rows.values is not None:
         middle = unit.output(middle)
         values = middle - each(line.lengths * 0.5, middle) * tangents
-    return [Rows(line.version, None, tangents, values)]
+    return Rows(line.version, None, tangents, values)
 
 
-def _select(carrier, run, selection: Selection) -> list[Rows]:
-    line, tensors = carrier.line, selection.inputs
-    # A ReLU that waits for this pool is one unit with it.
-    waiting = getattr(tensors[0], "_line_rows", None)
-    carrier._fresh(tensors[0])
-    fused = None
-    if len(tensors) == 1 and waiting.before is not None and selection.sign == 1:
-        fused = waiting.before[1]
-        inputs = [line.bring(waiting.before[0])]
-    else:
-        inputs = [line.bring(rows) for rows in [_constant(carrier, tensor) for tensor in tensors]]
-    layer = carrier.layer(run.name, sum(tensor.numel() for tensor in tensors))
+def _select(record: Record, run: Call, selection: Selection, inputs: list[Rows]) -> list[Rows]:
+    line, fused = record.line, None
+    if len(inputs) == 1 and inputs[0].before is not None and selection.sign == 1:
+        # A ReLU that waits for this pool is one unit with it.
+        before, fused = inputs[0].before
+        inputs = [before]
+    inputs = settled(record, inputs)
+    layer = record.layer(run.name, sum(rows.first.numel() for rows in inputs))
     sign, table = selection.sign, selection.windows()
     explicit = any(rows.values is not None for rows in inputs)
 
@@ -116,8 +172,8 @@ def _select(carrier, run, selection: Selection) -> list[Rows]:
             # A corner with zero is the ReLU's, one between two inputs the pool's.
             zero = columns.shape[1] - 1
             maker[(old == zero) | (new == zero)] = fused
-        parents = carrier.cut_only((row // count)[which], fraction, maker)
-    # Also where nothing was cut: a corner on a knot that was there already decides who wins behind it.
+        parents = record.cut((row // count)[which], fraction, maker)
+    # Also where nothing was cut: a corner on a knot that was there already decides which wins behind it.
     parents = torch.arange(line.count, device=left.device) if parents is None else parents
     rows_in = (parents[:, None] * count + torch.arange(count, device=left.device)).flatten()
     place = place[rows_in]
@@ -147,19 +203,11 @@ def _select(carrier, run, selection: Selection) -> list[Rows]:
 
 
 def _set_from(place, channel, window, winner, first, stop, count) -> None:
-    """Write each corner's new winner into the pieces behind it, ``first`` to ``stop``."""
+    """Write each corner's new winner into the pieces after it, ``first`` to ``stop``."""
     many = (stop - first).clamp_min(0)
     corner = torch.arange(len(many), device=many.device).repeat_interleave(many)
     behind = torch.arange(len(corner), device=many.device) - (many.cumsum(0) - many)[corner]
     place[(first[corner] + behind) * count + channel[corner], window[corner]] = winner[corner]
-
-
-def _constant(carrier, tensor) -> Rows:
-    """Rows of a tensor, also of one that does not depend on the line."""
-    if getattr(tensor, "_line_rows", None) is not None:
-        return carrier.rows(tensor)
-    line = carrier.line
-    return Rows(line.version, tensor, torch.zeros_like(tensor).expand(line.count, *tensor.shape))
 
 
 def crossings(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from custom import Backward, Steep
-from torch import nn
+from torch import Tensor, nn
 
 from smpcore import attribute, paths
 
@@ -83,7 +83,7 @@ BAD = {
     "NaN before a layer": (lambda: lambda x: torch.relu(torch.log(x)), LINE, TIMES, {}, ValueError,
                            "input of model:relu is NaN at t = 0.15 or 0.38"),
     "inputs of another shape": (lambda: nn.Linear(5, 1), LINE, TIMES, {}, ValueError,
-                                r"does not run on inputs of shape \(3, 6\).*the path gives"),
+                                r"does not run on inputs of shape \(2, 6\).*the path gives"),
     "tensors of a type of its own": (lambda: lambda x: x @ torch.zeros(6, 2), LINE, TIMES, {}, ValueError,
                                      "does not run in torch.float64.*new_zeros.*dtype=torch.float32"),
     "samples mixed": (lambda: lambda x: x - x.max(), LINE, TIMES, {}, ValueError, "mixes the samples"),
@@ -106,12 +106,50 @@ BAD = {
     "a custom function without a derivative": (lambda: lambda x: Backward.apply(torch.relu(x)), LINE, TIMES, {},
                                                ValueError, "model runs a custom autograd function without.*jvp"),
     "a backward hook": (lambda: _hooked(), LINE, TIMES, {}, ValueError, "1 runs a custom.*remove the hooks"),
+    "no path": (_linear, None, TIMES, {}, TypeError, "path is a function of times"),
+    "a path of numbers": (lambda: torch.relu, lambda t: t, TIMES, {}, ValueError, r"shape \(2,\).*\(P, 1\)"),
+    "two inputs": (lambda: lambda x, y: x + y, LINE, TIMES, {}, ValueError, "takes 2 inputs .x, y.: a wrapper with one tensor"),
+    "an empty assertion": (lambda: _asserts, LINE, TIMES, {}, ValueError, r"does not run on inputs.*AssertionError"),
+    "a parameter made of its input": (lambda: lambda x: torch.relu(nn.Parameter(x)), LINE, TIMES, {}, ValueError,
+                                      "model:relu takes a tensor that depends on the path and has lost its slope"),
+    "new_tensor": (lambda: lambda x: x + torch.relu(x.new_tensor(x)), LINE, TIMES, {}, ValueError, "lost its slope"),
+    "_make_subclass": (lambda: lambda x: x + torch.relu(Tensor._make_subclass(Tensor, x)), LINE, TIMES, {},
+                       ValueError, "lost its slope"),
+    "through numpy": (lambda: lambda x: x + torch.relu(torch.from_numpy(x.detach().numpy())), LINE, TIMES, {},
+                      ValueError, "lost its slope"),
+    "another class": (lambda: lambda x: x + torch.relu(x.as_subclass(Other)), LINE, TIMES, {}, ValueError,
+                      "data or class was replaced"),
+    "data replaced": (lambda: _replaces, LINE, TIMES, {}, ValueError, "data or class was replaced"),
+    "dlpack": (lambda: lambda x: x + torch.relu(torch.from_dlpack(x)), LINE, TIMES, {}, ValueError,
+               "runs by itself and fails where derivatives are taken.*export"),
+    "views of a split": (lambda: _splits, LINE, TIMES, {}, ValueError,
+                         "relu runs by itself and fails where derivatives are taken.*torch.cat"),
     "no copy": (lambda: _uncopied(), LINE, TIMES, {}, ValueError, "cannot be copied"),
 }
 
 
+class Other(Tensor):
+    """A class of tensors that torch does not know."""
+
+
+def _asserts(x):
+    raise AssertionError
+
+
+def _replaces(x):
+    x = x * 1
+    x.data = torch.relu(x)
+    return x
+
+
+def _splits(x):
+    a, b = (x * 1).split(3, 1)
+    a.relu_()
+    return a + b
+
+
 def _sometimes(x):
-    return torch.relu(x) if len(x) in (3, 5) else torch.abs(x)
+    return torch.relu(x) if len(x) in (2, 3) else torch.abs(x)
 
 
 def _uncopied():
@@ -120,7 +158,8 @@ def _uncopied():
     return model
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*custom autograd function")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*custom autograd function",
+                            "ignore:To copy construct", "ignore:.*reads a number")
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_refused_in_a_sentence(name):
     make, path, times, options, kind, match = BAD[name]
@@ -134,3 +173,22 @@ def test_a_number_read_out_of_a_tensor_is_warned_of():
 
     with pytest.warns(UserWarning, match="reads a number out of a tensor"):
         attribute(model, LINE, TIMES)
+
+
+def _copies(x):
+    held = torch.empty_like(x)
+    held.data.copy_(x)
+    return torch.relu(held)
+
+
+def _puts(x):
+    return torch.zeros_like(x).put_(torch.arange(x.numel()), torch.relu(x))
+
+
+@pytest.mark.parametrize("model", [
+    _copies, _puts, lambda x: torch.relu(x.detach().clone()), lambda x: torch.relu(x).to(x.new_zeros(1)),
+    lambda x: torch.relu(x) * torch.ones(6, dtype=torch.long).to(x),
+    lambda x: torch.relu(x) * torch.ones(6, dtype=torch.long).type_as(x)],
+    ids=["a copy into data", "put_", "a detached copy", "to", "whole numbers, to", "whole numbers, type_as"])
+def test_what_is_ordinary_is_followed(model):
+    torch.testing.assert_close(attribute(model, LINE, TIMES).total, attribute(torch.relu, LINE, TIMES).total)

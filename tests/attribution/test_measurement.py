@@ -9,7 +9,7 @@ from torch import nn
 from torch.autograd import forward_ad
 
 from smpcore import attribute, paths, trace_line
-from smpcore.attribution.measurement import Measurement
+from smpcore.attribution.measurement import chunk_size
 from smpcore.attribution.switch_events import _places
 from smpcore.experiments.benchmarks import peak_bytes
 
@@ -56,11 +56,7 @@ def test_switches_are_found_eight_at_a_time_as_one_by_one(size):
 
 
 def test_a_chunk_holds_as_many_samples_as_its_layers_are_small():
-    sizes = []
-    for width in (8, 1000, 40_000, 10_000_000):
-        run = Measurement(torch.relu, LINE, TIMES, None, torch.float64)
-        run.numbers = width
-        sizes.append(run.chunk())
+    sizes = [chunk_size("cpu", width) for width in (8, 1000, 40_000, 10_000_000)]
     assert sizes[0] > sizes[1] > sizes[2] == 65
     assert sizes[3] == 2
 

@@ -10,7 +10,7 @@ from smpcore.attribution import Attribution, LayerSmp
 def found(*parts):
     layers = [LayerSmp(f"{n}:relu", "relu", 1, 1, torch.tensor(part)) for n, part in enumerate(parts)]
     zero = torch.zeros(1, 2)
-    return Attribution(torch.zeros(1), zero, zero, sum(layer.smp for layer in layers), zero[0], layers)
+    return Attribution(torch.zeros(1), zero, zero, sum(layer.smp for layer in layers), zero[0], layers, zero[0])
 
 
 EXAMPLE = found([1.0, 4.0], [6.0, 0.0], [3.0, 0.0], [0.0, 1.0])

@@ -8,7 +8,7 @@ from cases import ALL
 from torch import nn
 from torch.nn import functional as F
 
-from smpcore import attribute, paths
+from smpcore import attribute, models, paths
 
 pytestmark = pytest.mark.numeric
 
@@ -23,7 +23,6 @@ CORNERS = {
     "a root of a square": lambda x: torch.sqrt(x * x),
     "a power of a square": lambda x: (x**2) ** 0.5,
     "a hypotenuse": lambda x: torch.hypot(x, torch.zeros_like(x)),
-    "its sign times it": lambda x: x * x.sign(),
     "among units": lambda x: F.relu(x - 0.2) + torch.sqrt((x - 0.7) ** 2),
     "small, among curvature": lambda x: torch.tanh(x) + 0.02 * torch.sqrt((x - 0.7) ** 2),
 }
@@ -92,3 +91,63 @@ def test_a_path_that_fails_between_its_samples_is_left_alone():
         warnings.simplefilter("always")
         assert measured(model, chunk=40).total.tolist() == [0.0] * 4
     assert not seen, [str(warning.message) for warning in seen]
+
+
+def _steep(factor, after):
+    return lambda x: after(F.hardsigmoid(factor * x - 0.4567 * factor) - 0.5)
+
+
+@pytest.mark.parametrize("factor", [1e3, 1e4])
+@pytest.mark.parametrize("samples", [33, 65, 129, 2049])
+def test_something_steep_between_two_samples_is_measured_by_itself(factor, samples):
+    line = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    found = measured(_steep(factor, F.relu), samples, line)
+    assert float(found.total) == pytest.approx(factor / 3, rel=1e-6)
+    assert float(found.unexplained) < 1e-6 * factor
+    assert found.slopes.shape == (samples, 1)
+
+
+def test_what_is_too_steep_to_resolve_is_told():
+    """Beyond what refining reaches: half the total is missing, and the result says so."""
+    line = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    with pytest.warns(UserWarning, match=r"total of output 0, .* may be off by .* take more samples"):
+        found = measured(lambda x: sum(_steep(1e5, F.relu)(x - part / 100) for part in range(-40, 50)), 20, line)
+    truth = 90 * 1e5 / 3
+    assert abs(float(found.total) - truth) < 3 * float(found.unexplained)
+    assert float(found.unexplained) > 0.05 * float(found.total)
+
+
+def test_the_doubt_is_about_what_a_coarse_measurement_is_off_by():
+    model, path = models.reference_cnn(), paths.line(*models.reference_line())
+    for samples in (33, 101):
+        found = attribute(model, path, torch.linspace(0, 1, samples, dtype=torch.float64))
+        off = abs(float(found.total) - models.REFERENCE_SMP)
+        assert off < float(found.unexplained) < 0.05 * models.REFERENCE_SMP
+
+
+def test_opposite_kinks_within_an_interval_show_in_the_doubt():
+    torch.manual_seed(0)
+    centres = torch.rand(40, dtype=torch.float64)
+
+    def model(x):
+        x = 4 * (x[:, :1] - centres)
+        return F.relu(F.relu(x + 0.1) - 2 * F.relu(x) + F.relu(x - 0.1) - 0.05).sum(1, keepdim=True)
+
+    line = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    truth = 40 * 4 * 4
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for samples in (65, 129):
+            found = measured(model, samples, line)
+            off = abs(float(found.total) - truth)
+            assert off < 0.05 * truth or any("may be off" in str(warning.message) for warning in seen)
+    assert float(measured(model, 2001, line).total) == pytest.approx(truth, rel=1e-9)
+
+
+def test_the_result_tells_its_doubt():
+    pytest.importorskip("pandas")
+    found = measured(lambda x: F.relu(x)[:, :2])
+    assert found.unexplained.shape == (2,)
+    assert repr(found).startswith(f"Attribution(SMP {float(found.total[0]):.4g} ± 0")
+    assert found.to_frame().attrs["unexplained"] == found.unexplained.tolist()
+    assert "value jumps [" in repr(measured(lambda x: x.sign()[:, :1]))

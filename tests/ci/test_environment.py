@@ -183,6 +183,14 @@ def test_an_installation_that_fails_says_why(tmp_path, monkeypatch, stderr, sent
     assert "The installation failed" in str(refused.value)
 
 
+def test_a_terminal_of_another_encoding_is_no_failure():
+    program = (f"import sys; sys.path.insert(0, {str(CI)!r}); import environment\n"
+               "environment.go_on('run.py', [], True); environment._say('waiting ' + chr(0x2026))")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="latin-1",
+                          env={**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"})
+    assert (done.returncode, done.stdout.strip()) == (0, "waiting ?"), done.stderr
+
+
 def test_what_pip_says_of_its_progress_is_shown(root, tmp_path, capfd):
     pip = tmp_path / "python"
     pip.write_text("#!/bin/sh\necho Downloading torch\necho a warning >&2\n")
@@ -273,7 +281,7 @@ def test_ctrl_c_ends_a_sweep_with_its_table_and_a_sentence(installed, tmp_path, 
     ours = [line for line in printed.splitlines() if line and not line.startswith("[IPKernelApp]")]
     assert ours[-1] == "Interrupted: finished runs are kept."
     assert str(installed) not in printed.replace(str(output), "")  # no traceback of the command; kernels may speak
-    assert len((output / "table.csv").read_text().splitlines()) == 2
+    assert len((output / "table.csv").read_text(encoding="utf-8").splitlines()) == 2
     until(lambda: not alive(process.pid))  # nothing goes on after it
 
 

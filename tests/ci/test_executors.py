@@ -114,7 +114,7 @@ def test_a_cluster_that_exists_is_used(tmp_path, local, connect, monkeypatch):
     task = tasks(tmp_path)[0]
     client = connect(local(workers=2).scheduler_address).client()
     assert list(executors.execute([task], tmp_path, 64, client)) == [(task, "")]
-    about = json.loads((task.folder(tmp_path) / "run.json").read_text())
+    about = json.loads((task.folder(tmp_path) / "run.json").read_text(encoding="utf-8"))
     # Its share of the cores of the worker's machine, whatever the machine is that submits.
     assert (about["run"], about["threads"]) == (task.run, 3)
 

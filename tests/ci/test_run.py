@@ -60,12 +60,12 @@ def test_one_failing_notebook_does_not_stop_the_others(notebooks, tmp_path):
     assert printed == [
         f"2 of 4 notebooks ran; {out / 'index.html'}", "FAILED 02_bad: RuntimeError: the reason",
         "FAILED 03_killed: its process ended with SIGKILL before the notebook did: was it killed, or short of memory?"]
-    record = json.loads((out / "01_good/01_good.json").read_text())
+    record = json.loads((out / "01_good/01_good.json").read_text(encoding="utf-8"))
     assert record["results"] == {"answer": 21.0}
     assert record["parameters"]["scale"] == 1.0
-    assert json.loads((out / "04_mine/04_mine.json").read_text())["results"] == {"answer": 84.0}
+    assert json.loads((out / "04_mine/04_mine.json").read_text(encoding="utf-8"))["results"] == {"answer": 84.0}
     assert (out / "02_bad/02_bad.ipynb").is_file()
-    page = (out / "index.html").read_text()
+    page = (out / "index.html").read_text(encoding="utf-8")
     assert "Title of 01_good" in page
     assert "01_good/01_good.ipynb" in page
     assert "failed: RuntimeError: the reason" in page
@@ -80,7 +80,7 @@ def test_running_one_notebook_keeps_the_cards_of_the_others(notebooks, tmp_path,
     (out / "07_damaged/run.json").write_text("{")
     assert commands.main(chosen(notebooks, output=str(out), notebooks=["01"], p=[["scale", "3"]])) == 0
     assert "07_damaged has no card until it runs again, for its files cannot be used: " in capsys.readouterr().err
-    page = (out / "index.html").read_text()
+    page = (out / "index.html").read_text(encoding="utf-8")
     assert "<td>answer</td><td>63</td>" in page
     assert "an earlier run: failed: RuntimeError: the reason" in page
     assert page.count("<section>") == 2

@@ -48,7 +48,7 @@ def execute(task, output, force=False):
 def test_a_run_is_kept_with_what_is_said_of_it(task, ran, tmp_path):
     assert execute(task, tmp_path) == ""
     assert run_store.finished(task, tmp_path)
-    about = json.loads((task.folder(tmp_path) / "run.json").read_text())
+    about = json.loads((task.folder(tmp_path) / "run.json").read_text(encoding="utf-8"))
     assert about["run"] == RUN
     assert (about["threads"], about["cells"], about["title"]) == (1, "c", "T")
     assert 0 <= about["overhead"] <= about["seconds"]
@@ -85,7 +85,7 @@ def test_a_notebook_may_make_folders_of_its_own(tmp_path):
                "pathlib.Path(output_dir, 'sub', 'file').write_text('x')", plain=True)
     task = run_store.Task(str(tmp_path / "notebooks/01_good.ipynb"), {}, {}, RUN)
     assert execute(task, tmp_path) == ""
-    assert (task.folder(tmp_path) / "sub/file").read_text() == "x"
+    assert (task.folder(tmp_path) / "sub/file").read_text(encoding="utf-8") == "x"
 
 
 def test_a_full_disk_is_said(task, tmp_path, monkeypatch):
@@ -109,7 +109,7 @@ def test_a_run_that_is_forced_leaves_the_old_one_until_it_stands(task, ran, tmp_
 
     monkeypatch.setattr(os, "rename", full)
     assert execute(task, tmp_path, force=True) == "its results could not be kept: No space left on device"
-    assert (old / "mark").read_text() == "old"
+    assert (old / "mark").read_text(encoding="utf-8") == "old"
     monkeypatch.undo()
 
 
@@ -128,7 +128,7 @@ def test_the_first_of_two_equal_runs_stays(task, ran, tmp_path):
     assert execute(task, tmp_path) == ""
     (task.folder(tmp_path) / "mark").write_text("first")
     assert execute(task, tmp_path) == ""
-    assert (task.folder(tmp_path) / "mark").read_text() == "first"
+    assert (task.folder(tmp_path) / "mark").read_text(encoding="utf-8") == "first"
     assert os.listdir(tmp_path / "01_good") == [RUN]
 
 
@@ -147,7 +147,7 @@ def test_two_sweeps_that_fail_at_once_both_say_why(task, ran, tmp_path, monkeypa
     monkeypatch.setattr(os, "rename", rename)
     assert execute(task, tmp_path) == "RuntimeError: the reason"
     assert len(times) == 2
-    assert (failed / "01_good.ipynb").read_text() == "RuntimeError: the reason"
+    assert (failed / "01_good.ipynb").read_text(encoding="utf-8") == "RuntimeError: the reason"
     assert os.listdir(tmp_path / "01_good") == [failed.name]
 
 

@@ -178,12 +178,12 @@ def test_a_sweep_runs_the_product_and_collects_it(notebooks, tmp_path, capsys):
     # Another sweep into the same folder: the table has everything that is there.
     assert job(notebooks, output, "01", "--sweep", "seed=7") == 0
     assert sorted(results.load(output)["answer"]) == [21, 22, 42, 43, 49]
-    assert len((output / "table.csv").read_text().splitlines()) == 6
+    assert len((output / "table.csv").read_text(encoding="utf-8").splitlines()) == 6
     # Another edition of the notebook as well, and that is said.
-    assert "other editions" not in (output / "index.html").read_text()
+    assert "other editions" not in (output / "index.html").read_text(encoding="utf-8")
     write(notebooks, "01_good", "x = 1", plain=True)
     assert job(notebooks, output, "01", "--sweep", "seed=7") == 0
-    assert "5 runs come from other editions of a notebook" in (output / "index.html").read_text()
+    assert "5 runs come from other editions of a notebook" in (output / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_failed_run_keeps_its_notebook_and_the_others_go_on(notebooks, tmp_path, capsys):
@@ -194,8 +194,8 @@ def test_a_failed_run_keeps_its_notebook_and_the_others_go_on(notebooks, tmp_pat
     assert "RuntimeError: seed one" in printed.splitlines()[-1]
     kept = list((tmp_path / "out/01_good").glob("*-failed/01_good.ipynb"))
     assert len(kept) == 1
-    assert "seed one" in kept[0].read_text()
-    assert "RuntimeError: seed one" in (tmp_path / "out/index.html").read_text()
+    assert "seed one" in kept[0].read_text(encoding="utf-8")
+    assert "RuntimeError: seed one" in (tmp_path / "out/index.html").read_text(encoding="utf-8")
 
 
 def test_a_sweep_whose_parent_is_killed_is_resumed(notebooks, tmp_path):
@@ -221,7 +221,7 @@ def test_a_sweep_whose_parent_is_killed_is_resumed(notebooks, tmp_path):
     assert len(after) == 12
     assert {name: after[name] for name in kept} == kept
     assert sorted(results.load(output)["answer"]) == [42 + seed for seed in range(12)]
-    assert len((output / "table.csv").read_text().splitlines()) == 13
+    assert len((output / "table.csv").read_text(encoding="utf-8").splitlines()) == 13
     assert not [path for path in (output / "01_good").iterdir() if path.name.startswith(".")]
 
 
@@ -238,7 +238,7 @@ def test_a_killed_worker_has_its_run_done_again(notebooks, tmp_path):
     code, printed = run(notebooks, tmp_path / "out", "--sweep", "seed=0:4", "--jobs", "2")
     assert code == 0, printed
     assert marker.exists()
-    started = log.read_text().split()
+    started = log.read_text(encoding="utf-8").split()
     assert started.count("1") == 2
     assert len(started) <= 6  # at most the killed worker's own runs began again
     assert sorted(results.load(tmp_path / "out")["answer"]) == [42, 43, 44, 45]
@@ -290,7 +290,7 @@ def test_a_damaged_result_of_a_resumed_sweep_is_named_and_run_again(notebooks, t
     assert f"{record} is damaged (it has no notebook and no parameters and no results): set aside as ." in printed
     assert "1 of 2 runs are there already" in printed
     assert sorted(results.load(output)["answer"]) == [42, 43]
-    assert json.loads(record.read_text())["notebook"] == "01_good"
+    assert json.loads(record.read_text(encoding="utf-8"))["notebook"] == "01_good"
 
 
 def test_an_interrupted_sweep_writes_its_table(notebooks, tmp_path, monkeypatch, capsys):
@@ -304,4 +304,4 @@ def test_an_interrupted_sweep_writes_its_table(notebooks, tmp_path, monkeypatch,
     monkeypatch.setattr(run_store, "execute_one", interrupted)
     assert job(notebooks, tmp_path / "out", "--sweep", "seed=0:2") == 130
     assert "Interrupted: finished runs are kept." in capsys.readouterr().err
-    assert len((tmp_path / "out/table.csv").read_text().splitlines()) == 2
+    assert len((tmp_path / "out/table.csv").read_text(encoding="utf-8").splitlines()) == 2

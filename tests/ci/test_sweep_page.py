@@ -68,7 +68,7 @@ def test_runs_of_other_editions_are_counted(tmp_path):
 
 def test_an_empty_sweep_has_a_page(tmp_path):
     sweep_page.collect([], {}, tmp_path)
-    assert "Sweep: 0 runs" in (tmp_path / "index.html").read_text()
+    assert "Sweep: 0 runs" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
 # As much of a browser as the script asks for; what it draws is printed.
@@ -100,7 +100,7 @@ def test_groups_are_drawn_by_size_and_look_different(tmp_path, groups, shown):
             record(tmp_path / f"01_good/{group}-{seed}", seed, width=float(group) / 2)
     script = sweep_page.page(results.load(tmp_path), {}, tmp_path).split("<script>")[1].split("</script>")[0]
     program = f'const wish = {{group: "width"}};{BROWSER}{script}{SHOW}'
-    done = subprocess.run(["node", "-"], input=program, capture_output=True, text=True)
+    done = subprocess.run(["node", "-"], input=program, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     drawn = json.loads(done.stdout)
     assert drawn["chosen"] == ["seed", "answer", "width"]

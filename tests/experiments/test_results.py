@@ -48,7 +48,7 @@ def test_the_record_has_everything(tmp_path):
     path = run.save({"smp": torch.tensor(1.5), "kinks": np.int64(3)},
                     rows=[{"x": np.float64(0.5), "y": torch.ones(2), "z": float("nan")}])
     assert path == tmp_path / "new" / "folder" / "02_relu.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     assert set(content) == {"notebook", "parameters", "seed", "device", "threads", "versions", "results", "rows"}
     assert content["parameters"]["samples"] == 50
     assert (content["seed"], content["device"], content["notebook"]) == (5, "cpu", "02_relu")
@@ -98,7 +98,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="no space left"):
         begin(tmp_path).save({"smp": 2.0})
-    assert json.loads(path.read_text())["results"] == {"smp": 1.0}
+    assert json.loads(path.read_text(encoding="utf-8"))["results"] == {"smp": 1.0}
     assert [each.name for each in tmp_path.iterdir()] == ["02_relu.json"]
 
 
@@ -110,7 +110,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 def test_meanings_of_results_are_kept(tmp_path):
     path = begin(tmp_path).save({"smp": 1.0, "smp_se": 0.1}, meanings={"smp": "SMP of the answer, in 1/s"})
-    assert json.loads(path.read_text())["meanings"] == {"smp": "SMP of the answer, in 1/s"}
+    assert json.loads(path.read_text(encoding="utf-8"))["meanings"] == {"smp": "SMP of the answer, in 1/s"}
     with pytest.raises(ValueError, match="meanings of spm, which are not among the results: smp, smp_se"):
         begin(tmp_path).save({"smp": 1.0, "smp_se": 0.1}, meanings={"spm": "a slip of the pen"})
 

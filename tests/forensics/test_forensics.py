@@ -344,7 +344,7 @@ def test_the_command_writes_a_classifier_and_checks_it(tmp_path, monkeypatch, ca
         command.main()
     finally:
         torch.set_num_threads(threads)
-    content = json.loads(written.read_text())
+    content = json.loads(written.read_text(encoding="utf-8"))
     assert (content["version"], len(content["bank"])) == (judge._VERSION, 80)
     assert "max pooling, networks and paths held out: 0." in capsys.readouterr().out
 

@@ -13,6 +13,8 @@ from smpcore.metric import estimator
 pytestmark = pytest.mark.numeric
 
 DURATION = 20.0
+# Arbitrary signals jump, which is said; the laws hold all the same.
+pytestmark = pytest.mark.filterwarnings("ignore::smpcore.metric.ValueJumpWarning")
 
 
 def drawn(kernel, samples, count, *, kinks, seed=0, noise=0.0, **parameters):

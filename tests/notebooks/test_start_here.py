@@ -83,7 +83,7 @@ def test_another_photograph_runs_to_the_end(tmp_path, photograph):
     printed, _ = execute(tmp_path, picture=str(photograph), box=[80, 70, 220, 210], pan=[8, 5], zoom=1.05, turn=3.0,
                          samples=201, layer_samples=21)
     assert "There is a face in the box." in printed
-    written = json.loads((tmp_path / "00_start_here.json").read_text())
+    written = json.loads((tmp_path / "00_start_here.json").read_text(encoding="utf-8"))
     assert written["parameters"]["picture"] == str(photograph)
     assert written["results"]["face_probability"] > 0.5
     assert 0 < written["results"]["left_eye_x_at_middle"] < 1

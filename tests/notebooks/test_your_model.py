@@ -154,7 +154,7 @@ def test_the_notebook_measures_another_model(mine, tmp_path):
     printed = execute(tmp_path, model=f"{mine}:ready", path=f"{mine}:path", end=6.0, samples=101)
     assert "output 0: SMP 0.00, value jumps 0.00\n" in printed  # a linear model
     printed = execute(tmp_path, model=f"{mine}:model", path=f"{mine}:path", end=6.0, samples=101, outputs=[1])
-    found = json.loads((tmp_path / "09_your_model.json").read_text())["results"]
+    found = json.loads((tmp_path / "09_your_model.json").read_text(encoding="utf-8"))["results"]
     assert found["smp_output_1"] > 0
     assert f"output 1: SMP {found['smp_output_1']:.2f}, value jumps 0.00\n" in printed
     assert "output 0: SMP" not in printed

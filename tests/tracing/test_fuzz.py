@@ -15,6 +15,13 @@ def test_fuzz_trace_attribution_and_brute_force():
     assert torch.tensor(errors).abs().mean() < 0.02, said[-1]
 
 
+def test_fuzz_branches_gates_groups_views_and_bounds_by_trace_and_brute_force():
+    said = []
+    failed, _ = fuzz.run(150, report=said.append, every=0, composed=True)
+    assert failed == 0, "\n".join(said)
+    assert "0 refused" not in said[-1]
+
+
 def test_the_fuzzer_prints_a_script_that_reproduces_a_disagreement(monkeypatch):
     said = []
     monkeypatch.setattr(fuzz, "EXACT", -1.0)

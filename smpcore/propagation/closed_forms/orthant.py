@@ -125,6 +125,19 @@ def sobol(dimensions: int, points: int) -> Tensor:
     return torch.cat(sets).clamp(2.0**-32, 1 - 2.0**-32)
 
 
+def symmetric_root(cov: Tensor, power: float = 0.5, least: float = 0.0) -> Tensor:
+    """``(..., k, k)``: the covariances' symmetric root, or another ``power``; axes of a variance up to ``least`` times
+    the largest give 0.
+
+    It is the one root that does not depend on the choice of axes where variances are equal, so that Gaussian points
+    are the same on every device.
+    """
+    variance, axes = torch.linalg.eigh(cov)
+    kept = variance > least * variance[..., -1:]
+    scale = torch.where(kept, torch.where(kept, variance, 1.0) ** power, 0.0)
+    return (axes * scale[..., None, :]) @ axes.mT
+
+
 def _sequential(mean: Tensor, cov: Tensor, points: int) -> Tensor:
     rows = max(1, AT_ONCE // (SCRAMBLES * points))
     uniform = sobol(mean.shape[1], points).to(mean)

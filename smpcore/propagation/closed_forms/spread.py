@@ -14,7 +14,7 @@ from torch import Tensor
 from smpcore.propagation.closed_forms import checks
 from smpcore.propagation.closed_forms.block_rules import MaxPoolSmp, two_slope_smp
 from smpcore.propagation.closed_forms.crossing_variance import two_slope_smp_std
-from smpcore.propagation.closed_forms.orthant import SCRAMBLES, sobol
+from smpcore.propagation.closed_forms.orthant import SCRAMBLES, sobol, symmetric_root
 
 __all__ = ["Spread", "convex_unit_smp", "maximum_smp", "simulated_spread", "two_slope_spread"]
 
@@ -159,12 +159,10 @@ def convex_unit_smp(
     if not fits or mean.shape not in ((), value_cov.shape[:1]):
         raise ValueError(f"sizes do not match: value_cov {tuple(value_cov.shape)}, slope_cov "
                          f"{tuple(slope_cov.shape)}, mean {tuple(mean.shape)}")
-    power, axes = torch.linalg.eigh(value_cov)
-    keep = power > 1e-10 * power[-1]
-    root, inverse = axes[:, keep] * power[keep].sqrt(), axes[:, keep] / power[keep].sqrt()
-    white = math.sqrt(2) * torch.erfinv(2 * sobol(int(keep.sum()), points).to(value_cov) - 1)
+    root, inverse = (symmetric_root(value_cov, power, least=1e-10) for power in (0.5, -0.5))
+    white = math.sqrt(2) * torch.erfinv(2 * sobol(len(root), points).to(value_cov) - 1)
     # Each point with its mirror image: what is odd about the mean drops out.
-    white = torch.cat([white, -white], -1).reshape(-1, int(keep.sum()))
+    white = torch.cat([white, -white], -1).reshape(-1, len(root))
     inputs = (mean + white @ root.mT).requires_grad_()
     output = unit(inputs)
     if output.shape != inputs.shape[:1]:

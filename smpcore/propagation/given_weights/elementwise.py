@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from smpcore.inspection.elementwise_modules import elementwise
-from smpcore.propagation.closed_forms.orthant import sobol
+from smpcore.propagation.closed_forms.orthant import sobol, symmetric_root
 from smpcore.propagation.closed_forms.unit_rule import hinge_rates, mean_derivative, refuse_jumps
 from smpcore.propagation.given_weights.kink_sources import Kinks, fresh, matched
 from smpcore.propagation.given_weights.statistics import Statistics
@@ -66,8 +66,7 @@ def drawn(statistics: Statistics) -> tuple[Tensor, Tensor]:
                          "through whole networks")
     joint = torch.cat([torch.cat([statistics.value_cov, statistics.cross_cov.T], 1),
                        torch.cat([statistics.cross_cov, statistics.slope_cov], 1)])
-    power, axes = torch.linalg.eigh(joint)
-    root = axes * power.clamp(min=0).sqrt()
+    root = symmetric_root(joint)
     points = sobol(2 * n, _POINTS)
     # Shuffle per unit on the way, so that gates of successive units are independent.
     order = torch.randperm(len(points), generator=torch.Generator().manual_seed(statistics.depth))

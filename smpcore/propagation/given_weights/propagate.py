@@ -18,7 +18,7 @@ from functools import singledispatch
 import torch
 from torch import Tensor, nn
 
-from smpcore.inspection.checks import check_evaluated
+from smpcore.inspection.checks import refuse_training
 from smpcore.propagation.given_weights.elementwise import unit
 from smpcore.propagation.given_weights.max_pool import max_pool
 from smpcore.propagation.given_weights.statistics import Statistics
@@ -80,7 +80,7 @@ def _identity(layer, statistics: Statistics) -> Statistics:
 
 def _dropout(layer, statistics: Statistics) -> Statistics:
     """The identity in evaluation mode."""
-    check_evaluated(layer)
+    refuse_training(layer)
     return statistics
 
 
@@ -96,7 +96,7 @@ def _affine(layer, statistics: Statistics) -> Statistics:
     dilation and groups is one matrix. A linear or convolutional layer, half of whose outputs at least are sums of three
     or more independent terms of like size, gives signals that count as Gaussian (`_terms`).
     """
-    check_evaluated(layer)
+    refuse_training(layer)
     weight, bias, shape = _matrix(layer, statistics.shape)
     behind = statistics.linear(weight, bias.to(statistics.mean), shape)
     if not statistics.gaussian and isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):

@@ -35,6 +35,8 @@ def unit(step, fields, run) -> Stage:
     """Kinks at every hinge; behind two slopes the arc-cosine moments, or draws where the field is not Gaussian."""
     field, slopes = fields[0], two_slopes(step.seen)
     refuse_jumps(step.seen, step.name)
+    if step.channels not in (1, field.channels):
+        raise ValueError(f"{step.name} has settings for {step.channels} channels, and gets {field.channels}")
 
     def rates(gaussian, rest=None):
         made = sum(jump * crossing_rate(gaussian, at, rest) for at, jump in levels(step.seen).items())

@@ -25,15 +25,18 @@ def _same(gain: Tensor) -> list[Tensor]:
 
 
 def identity(step, fields, run) -> Stage:
+    """Nothing happens: dropout in evaluation mode, contiguous copies."""
     return Stage(fields[0], _same)
 
 
 def rearrange(step, fields, run) -> Stage:
+    """Refused: channels are then no longer copies of one another."""
     raise ValueError(f"{step.name} picks or reorders numbers, which moments='weights' does not follow: wrap the model "
                      "so that a linear readout comes last, or use moments='measured'")
 
 
 def flatten(step, fields, run) -> Stage:
+    """The same map as features."""
     if step.settings.get("start_dim", 1) != 1 or step.settings.get("end_dim", -1) not in (-1, len(fields[0].sides) + 1):
         raise ValueError(f"{step.name} flattens some dimensions only: all but the batch have to go")
     return Stage(replace(fields[0], flat=True), _same)

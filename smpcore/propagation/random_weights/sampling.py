@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from smpcore.propagation.closed_forms.orthant import symmetric_root
 from smpcore.propagation.random_weights.second_moments import Field, diagonal
 
 __all__ = ["REPLICATES", "drawn", "moments_of", "sampler"]
@@ -64,8 +65,7 @@ def _factor(joint: Tensor) -> Tensor:
         factor, failed = torch.linalg.cholesky_ex(joint + jitter * eye)
         if not bool(failed.any()):
             return factor
-    power, axes = torch.linalg.eigh(joint)
-    return axes * power.clamp(min=0).sqrt()[..., None, :]
+    return symmetric_root(joint)
 
 
 def drawn(field: Field, values: Tensor, slopes: Tensor, **changes) -> Field:

@@ -7,6 +7,7 @@ import torch
 
 from smpcore import propagation, signals
 from smpcore.propagation.closed_forms.crossing_variance import crossing_pairs
+from smpcore.propagation.closed_forms.orthant import symmetric_root
 
 pytestmark = pytest.mark.numeric
 
@@ -146,3 +147,13 @@ def test_lags_rounded_to_float32_give_the_same_or_are_refused(spacing):
     r = signals.autocovariance("matern52", tau, length_scale=0.8)
     exact = propagation.two_slope_smp_std(r, spacing).item()
     assert propagation.two_slope_smp_std(r.float(), spacing).item() == pytest.approx(exact, rel=1e-3)
+
+
+def test_the_symmetric_root_does_not_depend_on_the_choice_of_axes():
+    """Equal variances leave their axes free; a rank below the size leaves axes of no variance."""
+    turn = torch.linalg.qr(torch.tensor([[1.0, 2.0, 0.5], [0.3, -1.0, 2.0], [1.0, 1.0, 1.0]], dtype=torch.float64)).Q
+    cov = turn @ torch.diag(torch.tensor([4.0, 4.0, 0.0], dtype=torch.float64)) @ turn.T
+    root, inverse = (symmetric_root(cov, power, least=1e-10) for power in (0.5, -0.5))
+    torch.testing.assert_close(root @ root, cov, rtol=0, atol=1e-12)
+    torch.testing.assert_close(root, cov / 2, rtol=0, atol=1e-12)
+    torch.testing.assert_close(root @ inverse @ root, root, rtol=0, atol=1e-12)

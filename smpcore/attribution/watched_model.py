@@ -1,0 +1,107 @@
+"""A model on a path, run under watch: the outputs, their slopes, and every unit that can switch."""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from smpcore.attribution.interpreter import Watch, mark_of, spikes_as_steps
+from smpcore.inspection.checks import choose_outputs, explained
+from smpcore.inspection.module_scope import Scope, eagerly
+from smpcore.units import table as switches
+
+__all__ = ["PathWithSlope", "WatchedModel", "candidates"]
+
+
+class PathWithSlope(Protocol):
+    """A path that knows its slope, which then is not taken by forward-mode AD."""
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """Inputs ``(P, *input_shape)`` at times ``(P,)``."""
+
+    def slope(self, t: Tensor) -> Tensor:
+        """dx/dt, ``(P, *input_shape)``."""
+
+
+class WatchedModel:
+    """A model, the path that its inputs come from, and the outputs asked for."""
+
+    def __init__(self, model, path, outputs, dtype: torch.dtype):
+        if not callable(path):
+            raise TypeError(f"the path is a function of times (P,), not {type(path).__name__}")
+        self.model, self.path, self.outputs, self.dtype = model, path, outputs, dtype
+        self.scope = Scope(model)
+        self.tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
+
+    def inputs(self, t: Tensor) -> Tensor:
+        """The path's inputs at times t, where and as the model takes them."""
+        return self._placed(self.path(t), t)
+
+    def _moving(self, t: Tensor) -> Tensor:
+        slope = getattr(self.path, "slope", None)
+        if callable(slope):
+            return forward_ad.make_dual(self.inputs(t), self._placed(slope(t), t))
+        x = self._placed(self.path(forward_ad.make_dual(t, torch.ones_like(t))), t)
+        if forward_ad.unpack_dual(x).tangent is None:
+            raise ValueError("the path carries no tangent: compute its inputs from t by differentiable torch "
+                             "operations, without numpy, float(t), .item() or .detach()")
+        return x
+
+    def _placed(self, x, t: Tensor) -> Tensor:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"the path returns a {type(x).__name__}: it must return a torch tensor (P, *input_shape)")
+        if x.ndim < 2 or x.shape[0] != len(t):
+            raise ValueError(f"for {len(t)} times the path returns shape {tuple(x.shape)}: it must return one input "
+                             "for each time, (P, *input_shape); where an input is one number, (P, 1)")
+        return x.to(self.tensors[0].device if self.tensors else x.device, self.dtype)
+
+    def forward(self, t: Tensor, observe: Callable, *, apart: bool = False, constant: Callable | None = None,
+                custom: Callable = str) -> tuple[Tensor, Tensor]:
+        """Outputs and slopes ``(samples, m)`` at times t; call within a dual level.
+
+        Parameters
+        ----------
+        observe, apart, constant
+            As `Watch` takes them.
+        custom
+            Called with the name of each custom autograd function that runs on what depends on the path.
+        """
+        # Every operation is in the graph; a copy, for the model may write into its input.
+        x, slope = forward_ad.unpack_dual(self._moving(t))
+        x = forward_ad.make_dual(x.detach().requires_grad_().clone(), slope)
+        watch = Watch(observe, self.scope, apart, constant)
+        with (eagerly(), self.scope(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), explained(watch),
+              spikes_as_steps(watch.spike, custom), _followed(watch), watch):
+            found = self.model(x)
+        z = choose_outputs(found, self.outputs, len(t))
+        mark = mark_of(z) or (mark_of(found) if isinstance(found, Tensor) else None)
+        if mark:
+            raise ValueError(mark)
+        value, slope = forward_ad.unpack_dual(z)
+        return value, torch.zeros_like(value) if slope is None else slope.detach()
+
+
+@contextmanager
+def _followed(watch: Watch):
+    """Say where a model that runs by itself fails under watch, in place of torch's own words."""
+    try:
+        yield
+    except (RuntimeError, TypeError, BufferError) as error:
+        text = str(error).split("\n")[0][:200]
+        if isinstance(error, NotImplementedError) or any(
+                part in text for part in ("memory", "forward AD", "forward-mode", "jvp")):
+            raise
+        raise ValueError(f"{watch.place} runs by itself and fails where derivatives are taken ({text}): make a new "
+                         "tensor there, by torch.cat, torch.stack or torch.where, instead of writing into a view or "
+                         "exporting the data") from error
+
+
+def candidates(seen, value: Tensor) -> Tensor:
+    """A layer's values with the samples in some dimension but the last."""
+    if isinstance(seen, switches.Selection):
+        return value.reshape(*seen.source(*seen.inputs).shape[:-1], -1)
+    return forward_ad.unpack_dual(seen.input).primal.detach()[..., None]
