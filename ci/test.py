@@ -75,7 +75,7 @@ def stages(everything, sets):
         settings = [(f"{where.get(name, '')} with {threads} thread{'s' * (threads > 1)}", threads, SETS.get(name, {}))
                     for name in ("", *sets) for threads in (1, 2, 4)]
     else:
-        # Two threads once, for these divide sums otherwise than one does.
+        # Two threads once, for these divide sums otherwise than one does; not for the tests, which take longer.
         settings += [(where[name] + (" with 2 threads" if name == "AVX2" else ""), 1 + (name == "AVX2"), SETS[name])
                      for name in sets]
 
@@ -101,9 +101,8 @@ def stages(everything, sets):
     found += [pytest("the committed notebooks, compared with a fresh run", *setting, *nbval) for setting in settings]
     if everything:
         return found + [pytest("tests", *setting, "tests") for setting in settings]
-    own, *others = settings
-    return [*found, *(pytest("numeric tests", *setting, "-m", "numeric", "tests") for setting in others),
-            pytest("tests", *own, "tests")]
+    found += [pytest("numeric tests", where[name], 1, SETS[name], "-m", "numeric", "tests") for name in sets]
+    return [*found, pytest("tests", *settings[0], "tests")]
 
 
 def main(given=None):

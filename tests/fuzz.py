@@ -115,7 +115,8 @@ def disagreements(model, start: Tensor, end: Tensor, loose: bool = False):
         # A bump between two points of the grid, flat at both, deceives whoever knows values and slopes alone.
         exact, _ = brute_smp(model, path, 1.0, samples=samples, depth=26)
         agree = agrees(exact)
-    if not agree:
+    # Slopes at any points bound the SMP from below: a bump that a grid misses is real if they show it.
+    if not agree and not agrees(torch.maximum(exact, slopes.diff(dim=0).abs().sum(0))):
         found.append(f"traced SMP {trace.smp.tolist()}, by brute force {exact.tolist()}")
     return found, trace
 

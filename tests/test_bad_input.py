@@ -8,6 +8,7 @@ import contextlib
 import inspect
 import json
 import math
+import re
 import traceback
 from pathlib import Path
 
@@ -145,8 +146,8 @@ def refused(function, good, name, bad):
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("function", "good", "name", "bad"), CASES, ids=lambda each: (
-    getattr(each, "__name__", repr(each)[:30]) if callable(each) else repr(each)[:30]))
+@pytest.mark.parametrize(("function", "good", "name", "bad"), CASES, ids=lambda each: getattr(each, "__name__", None)
+                         if callable(each) else re.sub(" at 0x[0-9a-f]+", "", repr(each))[:30])
 def test_an_argument_that_makes_no_sense_is_named(function, good, name, bad):
     said = refused(function, good, name, bad)
     assert any(word in said for word in ALSO_CALLED.get(name, (name,))), said

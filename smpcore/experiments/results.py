@@ -141,6 +141,8 @@ def start(notebook: str, *, seed: int, device: str, output_dir: str, **parameter
     found = devices.resolve(device)
     np.random.seed(seed % 2**32)  # noqa: NPY002  the libraries that draw from the global state
     torch.manual_seed(seed)
+    # Notebooks that compare float32 with float64 mean its 24 bits, of which TF32 keeps 11.
+    torch.backends.cudnn.allow_tf32 = False
     everything = _plain({"seed": seed, "device": str(device), "output_dir": str(output_dir), **parameters})
     for name, value in everything.items():
         need_plain(value, f"parameter {name}")

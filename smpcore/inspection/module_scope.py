@@ -3,7 +3,7 @@
 import sys
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
@@ -99,10 +99,13 @@ def in_custom_function() -> bool:
 
 @contextmanager
 def eagerly() -> Iterator[None]:
-    """Whatever a model compiles for itself runs as it is written, so that its calls are seen."""
-    # Nothing can be compiled where the compiler was never imported, which takes seconds.
-    if "torch._dynamo" in sys.modules:
-        with torch.compiler.set_stance("force_eager"):
-            yield
-    else:
+    """Whatever a model compiles for itself runs as it is written, so that its calls are seen; and float32 has its 24
+    bits, of which a GPU's convolutions keep 11 by default (TF32): rounding that coarse looks like kinks."""
+    cudnn = torch.backends.cudnn
+    with ExitStack() as stack:
+        # Nothing can be compiled where the compiler was never imported, which takes seconds.
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(cudnn.flags(enabled=cudnn.enabled, benchmark=cudnn.benchmark,
+                                        deterministic=cudnn.deterministic, allow_tf32=False))
         yield

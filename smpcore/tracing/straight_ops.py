@@ -144,7 +144,7 @@ class Call:
 
     def over(self, inputs):
         """The call on each of the pieces: inputs ``(n, *shape)``."""
-        return torch.func.vmap(self.of)(*inputs)
+        return torch.func.vmap(self.of)(*[part.contiguous() if self.name == "view" else part for part in inputs])
 
     def replay(self, place, number):
         """A function that repeats this view on rows ``(n, *shape)``, and gives its output of that number."""
@@ -184,8 +184,9 @@ class Call:
         moving = [i for i, part in enumerate(tangents) if part is not None]
         flat, _ = tree_flatten(self.leaves[0] if self.in_place else self.result())
         count = max(len(part) for part in [*inputs, *[tangents[i] for i in moving]])
-        inputs = [part.expand(count, *part.shape[1:]) for part in inputs]
-
+        # In one layout: torch copies a tangent into its value's, which an expanded value's does not allow.
+        inputs = [part.contiguous().expand(count, *part.shape[1:]) for part in inputs]
+        tangents = [None if part is None else part.contiguous() for part in tangents]
         nothing_floats = not any(part.is_floating_point() for part in flat if isinstance(part, Tensor))
 
         def one(values, slopes):

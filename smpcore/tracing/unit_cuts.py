@@ -116,7 +116,7 @@ def _bend(record: Record, run: Call, unit: Hinges, rows: Rows) -> Rows:
     tangents = rows.tangents if slope is None else rows.tangents * slope
     values = None
     if rows.values is not None:
-        middle = unit.output(middle)
+        middle = torch.func.vmap(unit.output)(middle)
         values = middle - each(line.lengths * 0.5, middle) * tangents
     return Rows(line.version, None, tangents, values)
 

@@ -152,6 +152,30 @@ ORDINARY = {
 }
 
 
+#: Programs whose values do not follow from slopes alone, and layouts in which torch takes tangents less readily.
+LESS_ORDINARY = {
+    "PReLU behind a switch of values": lambda x: F.prelu(
+        torch.where(x > -5, x, 0 * x)[:, :, None], torch.full((2,), 0.5, dtype=x.dtype)).flatten(1),
+    "RReLU behind a switch of values": lambda x: F.rrelu(torch.where(x > -5, x, 0 * x), 0.5, 0.5),
+    "a permuted tensor less a number": lambda x: 0.1 - F.leaky_relu(
+        x[:, None].expand(-1, 3, -1).movedim(1, -1).contiguous(), 0.5).movedim(-1, 1).flatten(1),
+    "a permuted tensor written into": lambda x: _written(F.leaky_relu(
+        x[:, None].expand(-1, 3, -1).movedim(1, -1).contiguous(), 0.5).movedim(-1, 1) * 1.0),
+}
+
+
+def _written(x):
+    x[:, :1] = 2 * x[:, 1:2]
+    return x.flatten(1)
+
+
+@pytest.mark.parametrize("name", LESS_ORDINARY)
+def test_values_and_layouts_of_every_kind_are_followed(name):
+    trace = trace_line(LESS_ORDINARY[name], START, END)
+    assert trace.certified, trace.gaps
+    assert trace.times.tolist() == pytest.approx([0.5], abs=1e-12)
+
+
 @pytest.mark.parametrize("name", ORDINARY)
 def test_ordinary_views_and_casts_are_followed(name):
     trace = trace_line(ORDINARY[name], START, END)
