@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smpcore.units import Hinges, Selection, Steps, describe
+from smpcore.units import Hinges, Selection, Steps, describe, windows
 
 __all__ = ["LogSumExpPool1d", "LogSumExpPool2d", "LogSumExpPool3d", "SoftMaximum", "SoftUnit", "softened"]
 
@@ -128,7 +128,8 @@ class _LogSumExpPool(_Soft):
     Raises
     ------
     ValueError
-        For a beta that is not positive, padding over half of the window, a map smaller than the window.
+        For a beta that is not positive; when it is called, for padding over half of the window and for a map that is
+        smaller than the window.
     """
 
     dimensions: int
@@ -138,10 +139,6 @@ class _LogSumExpPool(_Soft):
         self.kernel_size, self.padding, self.dilation = (self._each(part) for part in (kernel_size, padding, dilation))
         self.stride = self.kernel_size if stride in (None, (), []) else self._each(stride)
         self.ceil_mode = ceil_mode
-        if any(2 * p > d * (k - 1) + 1 for k, p, d in
-               zip(self.kernel_size, self.padding, self.dilation, strict=True)):
-            raise ValueError(f"padding = {self.padding}: it must be at most half of the window, kernel_size = "
-                             f"{self.kernel_size} at dilation {self.dilation}")
 
     def extra_repr(self) -> str:
         return (f"kernel_size={self.kernel_size}, {super().extra_repr()}, stride={self.stride}, "
@@ -167,26 +164,18 @@ class _LogSumExpPool(_Soft):
         for axis in range(-self.dimensions, 0):
             side = x.shape[axis]
             table = self._places(axis, side)
-            if bool((table == side).any()):
+            if bool((table < 0).any()):
                 border = list(x.shape)
                 border[axis] = 1
                 x = torch.cat([x, x.new_full(border, beyond)], axis)
+                table = table % (side + 1)
             x = over(x.index_select(axis, table.flatten().to(x.device)).unflatten(axis, table.shape), axis)
         return x
 
     def _places(self, axis: int, side: int) -> Tensor:
-        """``(windows, k)``: the places in each window along one axis; ``side`` beyond the border."""
-        size, stride, padding, dilation = (
-            each[axis] for each in (self.kernel_size, self.stride, self.padding, self.dilation))
-        reach = side + 2 * padding - dilation * (size - 1) - 1
-        count = (-(-reach // stride) if self.ceil_mode else reach // stride) + 1
-        # A window that starts beyond the right border is left out.
-        count -= self.ceil_mode and (count - 1) * stride >= side + padding
-        if reach < 0 or count < 1:
-            raise ValueError(f"a map {side} wide is smaller than the pooling window, kernel_size = {size} at dilation "
-                             f"{dilation}")
-        places = torch.arange(count)[:, None] * stride - padding + torch.arange(size) * dilation
-        return torch.where((places >= 0) & (places < side), places, side)
+        """``(windows, k)``: the places in each window along one axis, -1 beyond the border."""
+        settings = (each[axis] for each in (self.kernel_size, self.stride, self.padding, self.dilation))
+        return windows((side,), *settings, self.ceil_mode)[0]
 
 
 class LogSumExpPool1d(_LogSumExpPool):
@@ -220,7 +209,7 @@ class _AdaptivePool(_LogSumExpPool):
         first = torch.arange(count) * side // count
         stop = -(-(torch.arange(count) + 1) * side // count)
         places = first[:, None] + torch.arange(int((stop - first).max()))
-        return torch.where(places < stop[:, None], places, side)
+        return torch.where(places < stop[:, None], places, -1)
 
 
 _POOLS = {"max_pool1d": LogSumExpPool1d, "max_pool2d": LogSumExpPool2d, "max_pool3d": LogSumExpPool3d}
@@ -250,8 +239,7 @@ def softened(op: str, seen, args: tuple, kwargs: dict) -> nn.Module:
     ValueError
         Where the unit's value jumps, or it bends in a way that has no smooth counterpart here.
     """
-    if isinstance(seen, Steps) or (isinstance(seen, Hinges) and any(
-            bool(torch.as_tensor(hinge.step != 0).any()) for hinge in seen.hinges)):
+    if isinstance(seen, Steps) or (isinstance(seen, Hinges) and seen.jumps):
         raise ValueError("its value jumps, which no smooth unit follows")
     if isinstance(seen, Hinges):
         if not seen.straight and seen.kind not in ("elu", "selu", "hardswish"):
