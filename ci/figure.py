@@ -1,7 +1,7 @@
 """The README's pictures: ``.venv/bin/python ci/figure.py``, and ``ci/figure.py runs/sweep`` after its sweep.
 
-The first takes the main figure out of the committed notebook 00 and stores it with a palette of 128 colours, which
-keeps it under 100 kB. The second draws the table of the README's sweep of notebook 02.
+The first takes the main figures out of the committed notebooks 00 and 10 and stores each with a palette of 128 colours,
+which keeps it under 100 kB. The second draws the table of the README's sweep of notebook 02.
 """
 
 import base64
@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "00_start_here.ipynb"
 FIGURE = ROOT / "notebooks" / "figures" / "start_here.png"
+CURED = ROOT / "notebooks" / "10_smoothing.ipynb", ROOT / "notebooks" / "figures" / "smoothing.png"
 SWEEP = ROOT / "notebooks" / "figures" / "sweep.png"
 
 
@@ -88,5 +89,6 @@ def _small(png: bytes, figure: Path) -> Path:
 
 
 if __name__ == "__main__":
-    path = write_sweep(Path(sys.argv[1])) if len(sys.argv) > 1 else write()
-    print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")
+    drawn = [write_sweep(Path(sys.argv[1]))] if len(sys.argv) > 1 else [write(), write(*CURED)]
+    for path in drawn:
+        print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")

@@ -8,6 +8,7 @@ arXiv:2103.14731, 2021).
 - `attribute`: layer by layer inside any PyTorch model.
 - `trace_line`: every kink on a straight line, with a certificate.
 - `propagation`: predicted, never measured.
+- `smoothing`: made smooth again, in a trained network or in training.
 
 Names are imported on first use, so that `import smpcore` stays quick and needs numpy, scipy and torch alone. What an
 extra installs is imported by `need`.
@@ -25,7 +26,8 @@ _HOME = {
     "trace_line": "tracing", "LineTrace": "tracing",
 }
 _MODULES = ("attribution", "benchmarks", "device", "experiments", "forensics", "inspection", "metric", "models",
-            "paths", "plotting", "propagation", "results", "signals", "switches", "tracing", "training", "units")
+            "paths", "plotting", "propagation", "results", "signals", "smoothing", "switches", "tracing",
+            "training", "units")
 #: Modules that are also found under an older or shorter name: ``from smpcore.results import start``.
 _ALSO = {
     "results": "experiments.results", "benchmarks": "experiments.benchmarks", "training": "experiments.regressors",

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import smpcore
-from smpcore import attribute, find_kinks, forensics, models, paths, propagation, signals, smp, trace_line
+from smpcore import attribute, find_kinks, forensics, models, paths, propagation, signals, smoothing, smp, trace_line
 from smpcore.experiments import regressors as training
 from smpcore.experiments.architectures import ARCHITECTURES
 from smpcore.experiments.benchmarks import finely_sampled_smp, forward_pass, sampled_slopes, transform_line
@@ -104,6 +104,26 @@ def untrained(device):
     return training.Trained(recipe, training.regressor(recipe).to(device), 0.0, 0.0)
 
 
+def relaxed(device):
+    """With the trained readout's movement, and the new network's answers."""
+    model = cnn((1, 8, 8), 2, channels=4, depth=2, pooling="max").double().to(device)
+    x = tensor(64, 1, 8, 8).to(device)
+    found = smoothing.relax(model, x)
+    assert found.report()
+    return [found.moved, found.model(x)]
+
+
+def penalised(device):
+    model = mlp(6, 2, width=16, depth=2, activation="gelu").double().to(device)
+    penalty = smoothing.curvature_penalty(model, tensor(9, 6).to(device), tensor(9, 6, seed=1).to(device), 0.05)
+    return [penalty, *torch.autograd.grad(penalty, list(model.parameters())[:1])]
+
+
+def soft_pool(dimensions):
+    pool = getattr(smoothing, f"LogSumExpPool{dimensions}d")
+    return lambda d: [pool(3, 2.0, 2, 1, ceil_mode=True).double().to(d)(tensor(2, 3, *[6] * dimensions).to(d))]
+
+
 def face(device):
     path = paths.picture("grace_hopper.jpg", [165, 125, 375, 335], **models.FACE_INPUT)
     return [models.face_network().double().to(device)(path(times(device, 2))).landmarks]
@@ -154,6 +174,11 @@ CASES = {
     "reference_line": short_line,
     "face_network": face,
     "load_model": by_name, "load_path": by_name, "check_fit": by_name,
+    "relax": relaxed, "curvature_penalty": penalised,
+    "expected_smp": lambda d: [smoothing.expected_smp(
+        cnn((1, 8, 8), 2, channels=4, depth=2, pooling="max").double().to(d), tensor(9, 1, 8, 8).to(d),
+        tensor(9, 1, 8, 8, seed=1).to(d))],
+    **{f"LogSumExpPool{dimensions}d": soft_pool(dimensions) for dimensions in (1, 2, 3)},
     "line": lambda d: [line(tensor(3).to(d), tensor(3, seed=1).to(d))(times(d))],
     "circle": lambda d: [circle(6)(times(d))],
     "circle_through": lambda d: [paths.circle_through(*(tensor(3, seed=seed).to(d) for seed in range(3)))(times(d))],
@@ -175,7 +200,7 @@ ELSEWHERE = {
     **dict.fromkeys(["Attribution", "LayerSmp", "LineKinks", "Kinks", "LineTrace", "Report", "Face", "Trained",
                      "LayerPrediction", "NetworkPrediction", "MaxPoolSmp", "Spread", "Statistics", "BlobPath",
                      "CirclePath", "EllipsoidPath", "LinePath", "PicturePath", "HingeSignals", "PictureSignals",
-                     "Signals", "FaceNetwork", "Recipe"], RESULTS),
+                     "Signals", "FaceNetwork", "Recipe", "Relaxed", "Suggestion"], RESULTS),
     **dict.fromkeys(["Hinge", "Hinges", "Selection", "Steps", "canonical", "units.describe", "moves"],
                     "is asked of single operations inside every case of attribute"),
     **dict.fromkeys(["chunks", "device.describe", "resolve"], "is about devices themselves"),

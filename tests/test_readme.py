@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from smpcore import models
+from smpcore import attribute, models, paths
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -57,6 +57,18 @@ def test_the_glossary_has_the_words():
     rows = re.findall(r"^\| ([\w ]+) \| ", README[README.index("## Glossary"):], re.M)[1:]
     assert set(rows) == {"unit", "switch", "kink", "jump", "gain", "slope", "path", "piece", "knot", "winner", "gate",
                          "source", "background", "lag", "SMP"}
+
+
+def test_the_cure_in_five_lines(capsys):
+    lines = re.search(r"## The cure in five lines\n.*?```python\n(.*?)```", README, re.S)[1]
+    assert len([line for line in lines.splitlines() if line.strip()]) == 5  # with the import
+    ends = models.reference_line()
+    inputs = torch.stack([ends[0] + share * (ends[1] - ends[0]) for share in torch.rand(40, dtype=torch.float64)])
+    exec(lines, {"model": models.reference_cnn(), "path": paths.line(*ends), "inputs": inputs, "attribute": attribute,
+                 "times": torch.linspace(0, 1, 101, dtype=torch.float64)})
+    printed = capsys.readouterr().out
+    assert "Suggestion: make " in printed
+    assert "made smooth: " in printed
 
 
 def example(section):

@@ -1,5 +1,6 @@
 """SMP layer by layer: which units of a model make its output jerk."""
 
 from smpcore.attribution.attribute import Attribution, LayerSmp, attribute
+from smpcore.attribution.suggestion import Suggestion
 
-__all__ = ["Attribution", "LayerSmp", "attribute"]
+__all__ = ["Attribution", "LayerSmp", "Suggestion", "attribute"]

@@ -17,6 +17,7 @@ from torch import Tensor
 from smpcore import device as devices
 from smpcore.attribution.measurement import Measurement, chunk_size
 from smpcore.attribution.preflight import probe
+from smpcore.attribution.suggestion import Suggestion, suggest
 from smpcore.attribution.unexplained import Course, look_closer, refine
 from smpcore.attribution.watched_model import WatchedModel
 from smpcore.inspection.checks import checked_copy, checked_times, home_of
@@ -135,6 +136,29 @@ class Attribution:
         if len(kinds) > 1:
             ax.legend()
         return ax
+
+    def suggest(self, reduction: float = 0.8, output: int = 0) -> Suggestion:
+        """The fewest layers whose replacement by smooth ones is expected to take a share of an output's SMP.
+
+        Parameters
+        ----------
+        reduction
+            The share to be taken, in (0, 1].
+        output
+            Which output.
+
+        Returns
+        -------
+        Suggestion
+            Its sentence, layers and SMP expected afterwards are for replacement without retraining, as
+            `smpcore.smoothing.relax` does it.
+
+        Raises
+        ------
+        ValueError
+            For another reduction, or an output that was not attributed.
+        """
+        return suggest(self, reduction, output)
 
 
 def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,

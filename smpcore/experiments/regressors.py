@@ -6,6 +6,7 @@ seed included: on the same machine it trains to the same network.
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from smpcore import device as devices
 from smpcore import paths
-from smpcore.arguments import Kind, check, checked, one_of, whole
+from smpcore.arguments import FUNCTION, Kind, check, checked, one_of, optional, whole
 
 __all__ = ["ACTIVATIONS", "POOLINGS", "TASKS", "Recipe", "Trained", "regressor", "train"]
 
@@ -36,8 +37,23 @@ ACTIVATIONS = {
     "softplus": CentredSoftplus, "softplus 20": lambda: CentredSoftplus(20.0),
     "softplus 50": lambda: CentredSoftplus(50.0),
 }
-#: How a block halves the picture: a pooling after the activation, or a convolution of stride 2.
-POOLINGS = ("max", "average", "stride")
+class Blur(nn.Module):
+    """Every second place of a map smoothed by the binomial filter (1, 2, 1)/4 both ways (R. Zhang, "Making
+    Convolutional Networks Shift-Invariant Again", ICML 2019)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(P, C, H, W) -> (P, C, ⌈H/2⌉, ⌈W/2⌉)."""
+        line = torch.tensor([0.25, 0.5, 0.25]).to(x)
+        kernel = (line[:, None] * line).expand(x.shape[1], 1, 3, 3)
+        return nn.functional.conv2d(nn.functional.pad(x, (1, 1, 1, 1), "replicate"), kernel, stride=2,
+                                    groups=x.shape[1])
+
+
+#: How a block halves the picture: a layer after the activation, or a convolution of stride 2.
+POOLINGS = {
+    "max": lambda: nn.MaxPool2d(2), "average": lambda: nn.AvgPool2d(2), "stride": None, "blur": Blur,
+    "max blur": lambda: nn.Sequential(nn.MaxPool2d(2, 1), Blur()),
+}
 _RATE = 0.02  # highest learning rate
 #: What is asked: where a blob is (x and y), or how an ellipsoid is turned (two angles).
 TASKS = ("position", "angles")
@@ -78,7 +94,7 @@ class Recipe:
     @property
     def kinked(self) -> bool:
         """Whether anything in the network can kink."""
-        return self.activation in ("relu", "leaky relu") or self.pooling == "max"
+        return self.activation in ("relu", "leaky relu") or self.pooling in ("max", "max blur")
 
     @property
     def sharp(self) -> bool:
@@ -136,21 +152,22 @@ def regressor(recipe: Recipe) -> nn.Sequential:
     not a `Recipe`.
     """
     layers, before = [], 1
-    side = recipe.size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         for width in (recipe.channels, recipe.channels, 2 * recipe.channels):
             stride = 2 if recipe.pooling == "stride" else 1
             layers += [nn.Conv2d(before, width, 3, padding=1, stride=stride), ACTIVATIONS[recipe.activation]()]
-            if recipe.pooling != "stride":
-                layers.append((nn.MaxPool2d if recipe.pooling == "max" else nn.AvgPool2d)(2))
-            side = (side + 1) // 2 if recipe.pooling == "stride" else side // 2
+            if POOLINGS[recipe.pooling] is not None:
+                layers.append(POOLINGS[recipe.pooling]())
             before = width
-        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * side**2, 2)).eval()
+        features = nn.Sequential(*layers, nn.Flatten())
+        size = features(torch.zeros(1, 1, recipe.size, recipe.size)).shape[1]
+        return nn.Sequential(*features, nn.Linear(size, 2)).eval()
 
 
-@checked(recipe=_RECIPE)
-def train(recipe: Recipe, *, device: torch.device | str = "cpu") -> Trained:
+@checked(recipe=_RECIPE, penalty=optional(FUNCTION))
+def train(recipe: Recipe, *, device: torch.device | str = "cpu",
+          penalty: Callable[[nn.Module, int], Tensor] | None = None) -> Trained:
     """Train one regressor on fresh pictures, by Adam on the squared error.
 
     Parameters
@@ -159,11 +176,13 @@ def train(recipe: Recipe, *, device: torch.device | str = "cpu") -> Trained:
         What to train; the same recipe gives the same network on the same machine.
     device
         Where. Random numbers are drawn on the CPU, so that every device sees the same pictures.
+    penalty
+        ``penalty(model, step)`` gives a scalar that is added to the squared error at each step, from 0 on.
 
     Raises
     ------
     TypeError, ValueError
-        For what is not a `Recipe`, a device that is not there.
+        For what is not a `Recipe`, a device that is not there, a penalty that is no function.
     """
     device = devices.resolve(device, torch.float32)
     model = regressor(recipe).to(device)
@@ -174,10 +193,11 @@ def train(recipe: Recipe, *, device: torch.device | str = "cpu") -> Trained:
     # Up from a twenty-fifth of the rate for 15% of the steps, then down to nothing.
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=max(recipe.steps, 1), pct_start=0.15)
     model.train()
-    for _ in range(recipe.steps):
+    for step in range(recipe.steps):
         pictures, answers = _pictures(recipe, recipe.batch, generator, device)
         optimiser.zero_grad()
-        nn.functional.mse_loss(model(pictures), answers).backward()
+        loss = nn.functional.mse_loss(model(pictures), answers)
+        (loss if penalty is None else loss + penalty(model, step)).backward()
         optimiser.step()
         schedule.step()
     model.eval()

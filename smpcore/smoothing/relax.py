@@ -1,0 +1,398 @@
+"""A trained network made smooth: no labels and no training, only inputs such as it will see.
+
+Each max pooling becomes a log-sum-exp and each kinked elementwise unit a sum of softplus; in order of execution a
+factor and a shift per channel restore the mean and the spread that the layer had; then the linear layers that the
+outputs come from are fitted to the network's own outputs.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from smpcore.inspection import checked_copy
+from smpcore.smoothing.penalties import expected_smp
+from smpcore.smoothing.soft_units import softened
+from smpcore.smoothing.unit_calls import UnitCall, flat_outputs, watched
+from smpcore.units import UNFOLLOWED, Selection
+
+__all__ = ["Relaxed", "relax"]
+
+_SHARPNESS = {"pool": 0.5, "activation": 8.0}
+#: Ridge of the refit, as a share of the mean square of a feature: flat from 1e-3 to 1e-1 on the face network.
+_RIDGE = 1e-2
+#: Of a report: pairs of inputs, steps along the line between them, and outputs at most.
+_PAIRS, _STEPS, _OUTPUTS = 16, 50, 16
+_NORMS = ("norm", "vector_norm", "linalg_vector_norm", "cdist", "pairwise_distance", "dist", "renorm")
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """A network made smooth.
+
+    Attributes
+    ----------
+    model
+        The new network: in the type, on the device and in the mode of the one that it was made from.
+    replaced
+        Names of the calls that are smooth now, in order of execution, as `smpcore.attribute` gives them.
+    moved
+        ``(m,)`` by how much each output changed on the calibration inputs, root mean square, in output units. The
+        outputs are all floating tensors that the model returns, flattened, in order.
+    left
+        What cannot be made smooth, by name, with the reason.
+    refitted
+        Paths of the linear layers that were fitted again.
+    """
+
+    model: nn.Module
+    replaced: list[str]
+    moved: Tensor
+    left: dict[str, str]
+    refitted: list[str]
+    _hard: nn.Module = field(repr=False)
+    _inputs: Tensor = field(repr=False)
+    _spread: Tensor = field(repr=False)
+
+    def report(self) -> str:
+        """What was done, and SMP and roughness before and after.
+
+        Both are means over straight lines between pairs of calibration inputs and over the first 16 outputs: SMP as
+        `expected_smp` estimates it, roughness as the sum of |second differences| over the step, at a fiftieth of the
+        line.
+        """
+        share = (self.moved / self._spread)[self._spread > 0]
+        lines = [f"made smooth: {', '.join(self.replaced) or 'nothing'}",
+                 *(f"left: {name}: {reason}" for name, reason in self.left.items()),
+                 f"fitted again: {', '.join(self.refitted) or 'no linear layer'}",
+                 f"outputs moved by {float(share.mean()) if len(share) else 0:.2%} of their standard deviation on the "
+                 f"calibration inputs in the mean, {float(share.max()) if len(share) else 0:.2%} at most"]
+        half = min(len(self._inputs) // 2, _PAIRS)
+        x0, x1 = self._inputs[:half], self._inputs[half:2 * half]
+        before, after = (_smp_and_roughness(model, x0, x1) for model in (self._hard, self.model))
+        lines += [f"{name}, per line between two calibration inputs: {one:.3g} before, {other:.3g} after"
+                  for name, one, other in zip(("SMP", "roughness"), before, after, strict=True)]
+        return "\n".join(lines)
+
+
+def relax(model: nn.Module, calibration: Tensor, *, layers: Sequence[str] | None = None,
+          sharpness: Mapping[str, float] = _SHARPNESS, refit: bool = True) -> Relaxed:
+    """Make a trained network smooth, or some of its layers, without labels and without training.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode, on any device; it is not touched.
+    calibration
+        ``(N, *input_shape)``, N of at least 2: unlabelled inputs such as the network will see, a few hundred if it can
+        be. Inputs unlike them are moved more.
+    layers
+        Names as `smpcore.attribute` gives them; all that can be made smooth where None.
+    sharpness
+        b of poolings (``"pool"``, maxima and minima too) and of elementwise units (``"activation"``), positive. The
+        log-sum-exp has beta = b over the root mean square standard deviation within its windows, the softplus b over
+        that of the unit's input. A unit of k candidates (2 for a threshold) moves by log(k)/b such deviations at most,
+        before its mean and spread are restored.
+    refit
+        Whether to fit the linear layers that the outputs come from to their own former outputs, by ridge regression.
+
+    Returns
+    -------
+    Relaxed
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a model that is no module, or in training mode with batch norm or dropout; calibration inputs that are
+        fewer than two, not finite, or that the model does not take; layers that it does not have, or that cannot be
+        made smooth; a sharpness that is not positive.
+
+    Notes
+    -----
+    A module that does nothing but one such call is replaced by a smooth one. A call within other code is answered
+    while the model runs, by a `torch.overrides.TorchFunctionMode`; such a model can be copied and its state saved, but
+    not pickled whole. What has its value jump, or is sorted, is left as it is.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model is a torch.nn.Module, not {type(model).__name__}: its layers are replaced")
+    model = getattr(model, "_orig_mod", model)
+    sharpness = _checked_sharpness(sharpness)
+    x = _checked_inputs(model, calibration)
+    hard = checked_copy(model, x.dtype)
+    survey = _Survey(hard, x[:2 if len(x) > 2 else 1])
+    chosen = _chosen(survey, layers)
+    before, wanted = _measured(hard, x, chosen, sharpness, survey.readouts() if refit else [])
+    soft = copy.deepcopy(hard)
+    after = _softened(soft, x, chosen, wanted)
+    _install(soft, chosen)
+    for name, part in soft.named_parameters():
+        part.requires_grad_(dict(model.named_parameters())[name].requires_grad)
+    return Relaxed(soft, [site.name for site in chosen.values()], (after - before).square().mean(0).sqrt(),
+                   survey.left, list(wanted), hard, x[::-(-len(x) // (2 * _PAIRS))], before.std(0, correction=0))
+
+
+@dataclass
+class _Site:
+    """One call that can switch: its name, its smooth unit, and what the kinked one does on the calibration inputs."""
+
+    name: str
+    path: str
+    soft: nn.Module
+    group: str
+    channels: int | None
+    size: int
+    in_place: bool
+    returns_pair: bool
+    mean: Tensor | None = None
+    std: Tensor | None = None
+    unit: nn.Module | None = None
+
+    def statistics(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, per channel."""
+        kept = None if self.channels is None else self.channels % y.dim()
+        std, mean = torch.std_mean(y, [axis for axis in range(y.dim()) if axis != kept], correction=0, keepdim=True)
+        return mean, std
+
+
+class _Calibrated(nn.Module):
+    """A smooth unit, then a factor and a shift per channel."""
+
+    def __init__(self, soft: nn.Module, in_place: bool, scale: Tensor, shift: Tensor):
+        super().__init__()
+        self.soft, self.in_place = soft, in_place
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        if self.in_place:
+            return inputs[0].copy_(self.soft(inputs[0].clone()) * self.scale + self.shift)
+        return self.soft(*inputs) * self.scale + self.shift
+
+
+class _Survey:
+    """One forward pass on a few inputs: the calls that depend on them, and where the outputs come from."""
+
+    def __init__(self, model: nn.Module, x: Tensor):
+        self.modules = dict(model.named_modules())
+        self.sites: dict[tuple, _Site] = {}
+        self.left: dict[str, str] = {}
+        self.calls: dict[str, int] = {}
+        self._names: dict[str, int] = {}
+        self._nodes: dict = {}
+        weighted = [path for path, module in self.modules.items()
+                    if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)]
+        with torch.enable_grad(), _hooked(model, weighted, self._note), watched(model, self._answer, self._beside):
+            try:
+                result = model(x.clone().requires_grad_().clone())
+            except (RuntimeError, TypeError, IndexError, ValueError) as error:
+                raise ValueError(f"the model does not take calibration inputs of shape {tuple(x.shape)}: "
+                                 f"{str(error).splitlines()[0][:200]}") from error
+            self._result = flat_outputs(result)
+
+    def readouts(self) -> list[str]:
+        """The linear layers met first on the way back from the outputs."""
+        ahead, seen, found = [self._result.grad_fn], set(), []
+        while ahead:
+            node = ahead.pop()
+            if node in self._nodes:
+                found.append(self._nodes[node])
+            elif node is not None and node not in seen:
+                seen.add(node)
+                ahead += [each for each, _ in node.next_functions]
+        used = list(self._nodes.values())
+        return [path for path in dict.fromkeys(found) if used.count(path) == 1
+                and isinstance(self.modules[path], nn.Linear) and "weight" in self.modules[path]._parameters]
+
+    def _note(self, path):
+        return lambda module, args, output: self._nodes.__setitem__(output.grad_fn, path)
+
+    def _answer(self, call: UnitCall):
+        self.calls[call.path] = self.calls.get(call.path, 0) + 1
+        if not call.moves:
+            return call.plain()
+        name = f"{call.path}:{call.op}"
+        self._names[name] = self._names.get(name, 0) + 1
+        name = name if self._names[name] == 1 else f"{name}#{self._names[name]}"
+        in_place, soft = call.in_place, None
+        try:
+            seen = call.describe()
+            if seen is not None:
+                if any(isinstance(part, Tensor) and part.requires_grad and not any(part is x for x in seen.inputs)
+                       for part in [*call.args, *call.kwargs.values()]):
+                    raise ValueError("its thresholds depend on the input")
+                soft = softened(call.op, seen, call.args, call.kwargs).to(seen.inputs[0])
+        except ValueError as error:
+            self.left[name] = str(error)
+        result = call.plain()
+        if soft is not None:
+            y = result if isinstance(result, Tensor) else result[0]
+            size = y.shape[call.channels] if y.dim() > 1 else 0
+            self.sites[call.key] = _Site(name, call.path, soft, "pool" if isinstance(seen, Selection) else "activation",
+                                         call.channels, size, in_place, result is not y)
+        return result
+
+    def _beside(self, call: UnitCall):
+        orders = [part for part in [*call.args[1:], *call.kwargs.values()] if isinstance(part, int | float)]
+        if call.moves and (call.op not in _NORMS or any(order in (0, 1, math.inf, -math.inf) for order in orders)):
+            self.left[f"{call.path}:{call.op}"] = UNFOLLOWED[call.op]
+
+
+def _chosen(survey: _Survey, layers: Sequence[str] | None) -> dict[tuple, _Site]:
+    names = [site.name for site in survey.sites.values()]
+    layers = names if layers is None else [layers] if isinstance(layers, str) else layers
+    for layer in layers:
+        if layer in survey.left:
+            raise ValueError(f"{layer} cannot be made smooth: {survey.left[layer]}")
+        if layer not in names:
+            raise ValueError(f"layers has {layer!r}, which the model does not have; it has: {', '.join(names)}")
+    return {key: site for key, site in survey.sites.items() if site.name in layers}
+
+
+def _measured(model, x, sites, sharpness, readouts):
+    """Fill in the sites' statistics and sharpness; the outputs, and what each readout gives."""
+    wanted = dict.fromkeys(readouts)
+
+    def answer(call):
+        site = sites.get(call.key)
+        if site is None:
+            return call.plain()
+        site.soft.beta.fill_(sharpness[site.group] / (site.soft.spread(*call.describe().inputs) or 1.0))
+        result = call.plain()
+        y = result if isinstance(result, Tensor) else result[0]
+        # A dimension that grows with the number of inputs does not hold channels.
+        if y.dim() < 2 or y.shape[site.channels] != site.size:
+            site.channels = None
+        site.mean, site.std = site.statistics(y)
+        return result
+
+    def keep(path):
+        return lambda module, args, output: wanted.__setitem__(path, output.clone())
+
+    with torch.no_grad(), _hooked(model, readouts, keep), watched(model, answer):
+        found = flat_outputs(model(x)).double()
+    if not bool(found.isfinite().all()):
+        raise ValueError("the model's output on the calibration inputs is not finite: look at its weights")
+    return found, wanted
+
+
+def _softened(model, x, sites, wanted):
+    """Run the model with its smooth units, each calibrated as its turn comes, and the readouts fitted; the outputs."""
+
+    def answer(call):
+        site = sites.get(call.key)
+        if site is None:
+            return call.plain()
+
+        def calibrated(*inputs):
+            y = site.soft(*inputs)
+            mean, std = site.statistics(y)
+            scale = torch.where((std > 0) & (site.std > 0), site.std / std, 1.0)
+            site.unit = _Calibrated(site.soft, site.in_place, scale, site.mean - scale * mean)
+            y = y * scale + site.unit.shift
+            return inputs[0].copy_(y) if site.in_place else y
+
+        return call.answered_by(calibrated)
+
+    def fit(path):
+        return lambda layer, args, output: _refit(layer, args[0], output, wanted[path])
+
+    with torch.no_grad(), _hooked(model, wanted, fit), watched(model, answer):
+        return flat_outputs(model(x)).double()
+
+
+def _refit(layer: nn.Linear, x: Tensor, output: Tensor, wanted: Tensor) -> Tensor:
+    """Change a linear layer by least squares, so that it gives what it is wanted to give; its new output."""
+    rows, missed = (part.reshape(-1, part.shape[-1]).double() for part in (x, wanted - output))
+    shift = (missed.mean(0), rows.mean(0)) if layer.bias is not None else (0.0, 0.0)
+    rows, missed = rows - shift[1], missed - shift[0]
+    gram = rows.T @ rows
+    ridge = _RIDGE * float(gram.diagonal().mean()) or 1.0
+    gram.diagonal().add_(ridge)
+    change = torch.linalg.solve(gram, rows.T @ missed).T
+    layer.weight += change.to(layer.weight)
+    if layer.bias is not None:
+        layer.bias += (shift[0] - change @ shift[1]).to(layer.bias)
+    return nn.functional.linear(x, layer.weight, layer.bias)
+
+
+def _install(model: nn.Module, sites: dict[tuple, _Site]) -> None:
+    """Put the smooth units into the model: in the place of modules, or beside the code that makes the calls."""
+    alone = [site.path for site in sites.values()]
+    routed = False
+    for (path, op, number), site in sites.items():
+        owner = model if path == "model" and "model" not in model._modules else model.get_submodule(path)
+        if (alone.count(path) == 1 and not site.returns_pair and number == 1 and owner is not model
+                and not owner._modules and type(owner).__module__.startswith("torch.nn.modules")):
+            for parent in list(model.modules()):
+                for name, child in list(parent._modules.items()):
+                    if child is owner:
+                        parent._modules[name] = site.unit
+        else:
+            if "relaxed" not in owner._modules:
+                owner.add_module("relaxed", nn.ModuleDict())
+            owner.relaxed[f"{op}#{number}"] = site.unit
+            routed = True
+    if routed:
+        kind = type(model)
+        model.__class__ = type(kind.__name__, (_Routed, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+
+
+class _Routed:
+    """Of a model in which calls within other code are answered by smooth units."""
+
+    def forward(self, *args, **kwargs):
+        def answer(call):
+            owner = self if call.path == "model" and "model" not in self._modules else self.get_submodule(call.path)
+            units = owner._modules.get("relaxed", {})
+            name = f"{call.op}#{call.number}"
+            return call.answered_by(units[name]) if name in units else call.plain()
+
+        with watched(self, answer):
+            return super().forward(*args, **kwargs)
+
+
+@contextmanager
+def _hooked(model: nn.Module, paths, hook: Callable):
+    """While this is open, ``hook(path)`` is a forward hook of each module."""
+    handles = [model.get_submodule(path).register_forward_hook(hook(path)) for path in paths]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _smp_and_roughness(model, x0, x1) -> tuple[float, float]:
+    def first(x):
+        return flat_outputs(model(x))[:, :_OUTPUTS]
+
+    share = torch.linspace(0, 1, _STEPS + 1).to(x0)
+    with torch.no_grad():
+        z = torch.stack([first(x0 + one * (x1 - x0)) for one in share])
+    return float(expected_smp(first, x0, x1).mean()), float((z.diff(n=2, dim=0).abs().sum(0) * _STEPS).mean())
+
+
+def _checked_sharpness(given: Mapping[str, float]) -> dict[str, float]:
+    for name, b in given.items():
+        if name not in _SHARPNESS:
+            raise ValueError(f"sharpness has {name!r}: it has 'pool' and 'activation'")
+        if isinstance(b, bool) or not isinstance(b, int | float) or not 0 < b < math.inf:
+            raise ValueError(f"sharpness[{name!r}] = {b!r}: it must be a positive number")
+    return _SHARPNESS | dict(given)
+
+
+def _checked_inputs(model: nn.Module, calibration: Tensor) -> Tensor:
+    if not isinstance(calibration, Tensor):
+        raise TypeError(f"calibration is a tensor (N, *input_shape), not {type(calibration).__name__}")
+    if calibration.dim() < 2 or len(calibration) < 2:
+        raise ValueError(f"calibration has shape {tuple(calibration.shape)}: it must be (N, *input_shape) with at "
+                         "least two inputs")
+    bad = (~calibration.flatten(1).isfinite()).any(1).nonzero()
+    if len(bad):
+        raise ValueError(f"calibration[{int(bad[0])}] holds NaN or infinity")
+    numbers = [part for part in [*model.parameters(), *model.buffers()] if part.is_floating_point()]
+    return calibration.detach().to(numbers[0]) if numbers else calibration.detach()

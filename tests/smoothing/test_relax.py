@@ -1,0 +1,201 @@
+"""A network made smooth: on every model of the table of cases, and what is refused."""
+
+import copy
+import math
+
+import cases
+import pytest
+import torch
+from torch import nn
+
+from smpcore import attribute, models, paths, trace_line
+from smpcore.smoothing import relax
+
+TIMES = torch.linspace(0, 1, 41, dtype=torch.float64)
+
+
+def inputs(shape, count=48, seed=1):
+    return 2 * torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("case", cases.ALL, ids=lambda case: case.name)
+def test_every_model_becomes_smooth(case):
+    model, start, end = case.build()
+    state = copy.deepcopy(model.state_dict())
+    names = [layer.name for layer in attribute(model, paths.line(start, end), TIMES).layers]
+    calibration = inputs(case.shape)
+    relaxed = relax(model, calibration)
+    assert sorted([*relaxed.replaced, *relaxed.left]) == sorted(names)
+    assert (not relaxed.left) == (not case.jumps)
+    after = attribute(relaxed.model, paths.line(start, end), TIMES)
+    assert float(after.total.abs().sum()) == 0
+    trace = trace_line(relaxed.model, start, end)
+    assert float(trace.smp.sum()) == 0
+    assert not trace.certified
+    # The caller's model is as it was; what is new stands beside what was there.
+    torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
+    touched = tuple(name.split(":")[0] for name in relaxed.replaced)
+    assert state.keys() - relaxed.model.state_dict().keys() <= {key for key in state if key.startswith(touched)}
+    with torch.no_grad():
+        before, now = model(calibration), relaxed.model(calibration)
+    assert now.shape == before.shape
+    assert now.dtype == before.dtype
+    torch.testing.assert_close((now - before).square().mean(0).sqrt(), relaxed.moved)
+
+
+@pytest.mark.parametrize("case", [case for case in cases.ALL if not case.jumps], ids=lambda case: case.name)
+def test_outputs_move_by_less_than_a_bound_that_falls_with_sharpness(case):
+    """A unit of k candidates moves by log(k)/b of its spread at most, k ≤ 18 here; a linear layer behind it sums
+    movements as it sums the spread, so each layer is allowed log(18)/b of the outputs' standard deviation."""
+    model, _, _ = case.build()
+    calibration = inputs(case.shape)
+    with torch.no_grad():
+        std = model(calibration).std(0)
+    moved = []
+    for b in (4.0, 64.0):
+        relaxed = relax(model, calibration, sharpness={"pool": b, "activation": b}, refit=False)
+        moved.append(float((relaxed.moved[std > 0] / std[std > 0]).max()))
+        assert moved[-1] <= len(relaxed.replaced) * math.log(18) / b
+    # A smooth unit is not replaced, and does not move.
+    assert moved[1] < moved[0] / 8 if relaxed.replaced else moved == [0, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_type_mode_and_gradients_stay(dtype):
+    model = models.cnn((1, 8, 8), 2, channels=4, depth=2, pooling="max").to(dtype).eval()
+    relaxed = relax(model, inputs((1, 8, 8)))
+    assert {part.dtype for part in relaxed.model.state_dict().values()} == {dtype}
+    assert not relaxed.model.training
+    assert all(part.requires_grad for part in relaxed.model.parameters())
+    assert relaxed.moved.shape == (2,)
+    assert isinstance(relaxed.model, type(model))
+
+
+def test_single_layers_are_replaced_by_name():
+    model = models.cnn((1, 12, 12), 1, channels=4, depth=2, pooling="max").double().eval()
+    path = paths.line(*inputs((1, 12, 12), 2))
+    found = attribute(model, path, TIMES)
+    names = [layer.name for layer in found.layers]
+    relaxed = relax(model, inputs((1, 12, 12)), layers=names[1:2], refit=False)
+    assert relaxed.replaced == names[1:2]
+    assert [layer.name for layer in attribute(relaxed.model, path, TIMES).layers] == names[:1] + names[2:]
+    for name, part in model.state_dict().items():
+        torch.testing.assert_close(relaxed.model.state_dict()[name], part, rtol=0, atol=0)
+
+
+class Called(nn.Module):
+    """The same call three times over, once of a parameter alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last, self.gate = nn.Linear(4, 8), nn.Linear(8, 3), nn.Parameter(torch.tensor(-0.5))
+
+    def forward(self, x):
+        x = torch.relu(self.first(x)) * (1 + torch.relu(self.gate))
+        return {"answer": self.last(torch.relu(x - 0.3)), "count": 3}
+
+
+def test_calls_within_code_are_found_by_their_names():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Called().double().eval()
+    relaxed = relax(model, inputs((4,)), layers=["model:relu#2"])
+    assert relaxed.replaced == ["model:relu#2"]
+    path, ends = paths.line(*inputs((4,), 2)), dict(outputs=lambda found: found["answer"])
+    assert [layer.name for layer in attribute(relaxed.model, path, TIMES, **ends).layers] == ["model:relu"]
+    assert float(attribute(relax(model, inputs((4,))).model, path, TIMES, **ends).total.sum()) == 0
+    # A copy works like the model itself.
+    x = inputs((4,), 5)
+    torch.testing.assert_close(copy.deepcopy(relaxed.model)(x)["answer"], relaxed.model(x)["answer"], rtol=0, atol=0)
+
+
+def test_the_refit_brings_outputs_back():
+    """On inputs of three parameters, other ones than it was fitted on."""
+    model = models.cnn((1, 12, 12), 2, channels=6, depth=2, pooling="max").double().eval()
+    draw = torch.rand(500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    calibration, fresh = paths.render_blobs(draw[:, :2], 6 * draw[:, 2], size=12).split(400)
+    with torch.no_grad():
+        missed = [float((relax(model, calibration, refit=refit).model(fresh) - model(fresh)).square().mean())
+                  for refit in (False, True)]
+    assert missed[1] < missed[0]
+
+
+def test_without_a_linear_layer_at_the_end_nothing_is_refitted():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 1, 3), nn.Flatten()).double()
+    relaxed = relax(model, inputs((1, 8, 8)))
+    assert not relaxed.refitted
+    assert "fitted again: no linear layer" in relaxed.report()
+
+
+class Sorted(nn.Module):
+    def forward(self, x):
+        return torch.relu(x) + x.sort(1).values + torch.linalg.vector_norm(x, 1, dim=1, keepdim=True)
+
+
+def test_what_is_not_followed_is_named_and_left():
+    relaxed = relax(Sorted(), inputs((5,)))
+    assert relaxed.replaced == ["model:relu"]
+    assert "use amax, amin or maximum" in relaxed.left["model:sort"]
+    assert "model:linalg_vector_norm" in relaxed.left
+
+
+class Bounded(nn.Module):
+    def forward(self, x):
+        return x.clamp(min=x.mean(1, keepdim=True))
+
+
+def test_a_threshold_that_depends_on_the_input_is_left():
+    assert relax(Bounded(), inputs((5,))).left == {"model:clamp": "its thresholds depend on the input"}
+
+
+def test_a_report_says_what_was_done():
+    model = models.cnn((1, 8, 8), 2, channels=4, depth=1, pooling="max").double().eval()
+    text = relax(model, inputs((1, 8, 8))).report()
+    for part in ("made smooth: ", "fitted again: ", "outputs moved by ", "SMP, per line between", "roughness, per"):
+        assert part in text
+    assert ", 0 after" in text
+
+
+def _mlp():
+    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)).double()
+
+
+def _nan():
+    x = inputs((3,))
+    x[2, 1] = math.nan
+    return x
+
+
+def _endless():
+    model = _mlp()
+    model[0].weight.data.fill_(math.nan)
+    return model
+
+
+REFUSED = {
+    "no module": (lambda: torch.relu, inputs((3,)), {}, TypeError, "the model is a torch.nn.Module, not"),
+    "no tensor": (_mlp, [1.0], {}, TypeError, "calibration is a tensor"),
+    "empty": (_mlp, inputs((3,), 0), {}, ValueError, r"calibration has shape \(0, 3\): it must be \(N, \*input_shape"),
+    "shape": (_mlp, inputs((4,)), {}, ValueError, r"does not take calibration inputs of shape \(2, 4\)"),
+    "NaN": (_mlp, _nan(), {}, ValueError, r"calibration\[2\] holds NaN"),
+    "weights": (_endless, inputs((3,)), {}, ValueError, "output on the calibration inputs is not finite"),
+    "layer": (_mlp, inputs((3,)), {"layers": ["1:relu", "relu1"]}, ValueError,
+              "layers has 'relu1', which the model does not have; it has: 1:relu"),
+    "sorting": (Sorted, inputs((3,)), {"layers": ["model:sort"]}, ValueError, "model:sort cannot be made smooth: "),
+    "b": (_mlp, inputs((3,)), {"sharpness": {"pool": 0}}, ValueError, r"sharpness\['pool'\] = 0: it must be a posit"),
+    "b's name": (_mlp, inputs((3,)), {"sharpness": {"relu": 1.0}}, ValueError, "sharpness has 'relu'"),
+    "training": (lambda: nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), inputs((3,)), {}, ValueError, "eval"),
+    "no output": (lambda: Nothing(), inputs((3,)), {}, TypeError, "returns a NoneType without a floating tensor"),
+}
+
+
+class Nothing(nn.Module):
+    def forward(self, x):
+        return None
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(name):
+    build, calibration, options, error, sentence = REFUSED[name]
+    with pytest.raises(error, match=sentence):
+        relax(build(), calibration, **options)
