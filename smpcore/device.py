@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator
+from numbers import Integral
 
 import torch
-
-from smpcore.arguments import DTYPE, FUNCTION, Kind, check, checked, whole
 
 __all__ = ["chunks", "describe", "resolve"]
 
 
-@checked(dtype=DTYPE)
 def resolve(device: str | torch.device = "auto", dtype: torch.dtype = torch.float64) -> torch.device:
     """The torch device that a name stands for, checked to be there.
 
@@ -32,6 +30,8 @@ def resolve(device: str | torch.device = "auto", dtype: torch.dtype = torch.floa
     """
     if not isinstance(device, str | torch.device):
         raise TypeError(f"device is a name such as 'auto', 'cpu' or 'cuda:1', not {type(device).__name__}")
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"dtype = {dtype!r}: it must be a floating type of torch's, such as torch.float64")
     if device == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
@@ -55,7 +55,6 @@ def resolve(device: str | torch.device = "auto", dtype: torch.dtype = torch.floa
     return found
 
 
-@checked(device=Kind(torch.device, ": it must be a torch.device, as resolve() gives it"))
 def describe(device: torch.device) -> str:
     """A device in words: ``"cpu"``, or ``"cuda:0 (name of the GPU)"``.
 
@@ -64,6 +63,8 @@ def describe(device: torch.device) -> str:
     TypeError
         For what is not a `torch.device`.
     """
+    if not isinstance(device, torch.device):
+        raise TypeError(f"device = {device!r}: it must be a torch.device, as resolve() gives it")
     if device.type != "cuda":
         return str(device)
     return f"{device} ({torch.cuda.get_device_name(device)})"
@@ -93,7 +94,11 @@ def chunks(work: Callable[[int, int], object], count: int, size: int, *, overlap
     MemoryError
         Where the smallest piece does not fit either.
     """
-    check(vars(), {"work": FUNCTION, **dict.fromkeys(("count", "size", "overlap"), whole(0))})
+    if not callable(work):
+        raise TypeError(f"work = {work!r}: it must be a function")
+    for name, value in (("count", count), ("size", size), ("overlap", overlap)):
+        if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value < 2**63:
+            raise TypeError(f"{name} = {value!r}: it must be a whole number of at least 0")
     start, size = 0, max(size, overlap + 1)
     while start < count - overlap or start == 0 < count:
         stop = min(start + size, count)

@@ -15,7 +15,19 @@ import torch
 from torch import nn
 
 import smpcore
-from smpcore import attribute, find_kinks, forensics, models, paths, propagation, signals, smoothing, smp, trace_line
+from smpcore import (
+    attribute,
+    find_kinks,
+    forensics,
+    metric,
+    models,
+    paths,
+    propagation,
+    signals,
+    smoothing,
+    smp,
+    trace_line,
+)
 from smpcore.experiments import regressors as training
 from smpcore.experiments.architectures import ARCHITECTURES
 from smpcore.experiments.benchmarks import finely_sampled_smp, forward_pass, sampled_slopes, transform_line
@@ -133,6 +145,11 @@ def face(device):
 CASES = {
     "smp of a kinked signal": lambda d: [smp(kinked(d), 0.005)],
     "smp at a lag": lambda d: [smp(kinked(d), 0.005, lag=3)],
+    "jump_share": lambda d: [metric.jump_share(kinked(d).round(decimals=1))],
+    "slope_variation": lambda d: [metric.slope_variation(kinked(d), 0.005, 0.02)],
+    "acceleration_error": lambda d: [metric.acceleration_error(kinked(d), kinked(d).flip(0), 0.005)],
+    "mean_jerk": lambda d: [metric.mean_jerk(kinked(d), 0.005)],
+    "log_dimensionless_jerk": lambda d: [metric.log_dimensionless_jerk(kinked(d), 0.005)],
     "find_kinks": lambda d: [*find_kinks(kinked(d), 0.005)],
     "attribute, reference network": lambda d: attributed(
         reference_cnn().to(d), line(*short_line(d)), times(d), outputs=[0]),
@@ -203,6 +220,9 @@ ELSEWHERE = {
                      "Signals", "FaceNetwork", "Recipe", "Relaxed", "Suggestion"], RESULTS),
     **dict.fromkeys(["Hinge", "Hinges", "Selection", "Steps", "canonical", "units.describe", "moves"],
                     "is asked of single operations inside every case of attribute"),
+    **dict.fromkeys(["units.Unit", "units.entry", "units.windows"], "is asked of units inside the cases of models"),
+    **dict.fromkeys(["arguments.*"], "checks arguments, wherever they are"),
+    "ValueJumpWarning": "is a warning",
     **dict.fromkeys(["chunks", "device.describe", "resolve"], "is about devices themselves"),
     **dict.fromkeys(["in_turns", "peak_bytes", "Transfers"], "watches work on any device"),
     **dict.fromkeys(["rms_error", "samples_needed", "auc", "averaged", "cross_validate", "degrade", "table", "bank",

@@ -20,9 +20,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 #: The floor plan, from the ground up: a room imports rooms of lower floors only.
 FLOORS = (
-    {"arguments"},
-    {"units", "paths", "device", "plotting"},
-    {"inspection", "metric", "signals", "experiments"},
+    {"arguments", "units", "paths", "device"},
+    {"inspection", "metric", "signals", "experiments", "plotting"},
     {"attribution", "tracing", "propagation", "forensics", "models"},
     {"smoothing"},
 )

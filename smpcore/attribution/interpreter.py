@@ -6,6 +6,7 @@ halves their cost; what switches and is not followed leaves a mark on its result
 depends on it.
 """
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
 from smpcore.inspection.module_scope import Opening, Scope, in_custom_function
+from smpcore.inspection.opaque_ops import FORM_OF, TAKES_OUT
 from smpcore.units import table as switches
 
 __all__ = ["Watch", "mark_of", "spikes_as_steps"]
@@ -29,8 +31,8 @@ _DROPOUT = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "
 _HARMLESS = {"isnan", "isinf", "isfinite", "size", "dim", "numel", "is_floating_point", "is_complex", "stride",
              "zeros_like", "ones_like", "empty_like", "full_like", "new_zeros", "new_ones", "new_full", "new_empty",
              "new_tensor", "rand_like", "randn_like"}
-_NUMBERS = {"item", "tolist", "__bool__", "__float__", "__int__", "__index__", "is_nonzero", "equal", "allclose",
-            "numpy", "__array__"}
+# Where ``dim`` stands in what gives several views of one tensor.
+_SEVERAL_VIEWS = {"split": 2, "split_with_sizes": 2, "tensor_split": 2, "chunk": 2, "unbind": 1}
 _MODES = {"_set_grad_enabled", "set_grad_enabled"}
 # Selections among norms only: the others are smooth away from 0.
 _ORDER_AT = {"norm": 1, "vector_norm": 1, "linalg_vector_norm": 1,
@@ -93,7 +95,7 @@ class Watch(Opening):
             if mark:
                 _mark(result, mark)
             return result
-        if name in _NUMBERS and (moving or any(mark_of(tensor) for tensor in tensors)):
+        if name in TAKES_OUT and (moving or any(mark_of(tensor) for tensor in tensors)):
             warnings.warn(f"{self.place}: the model reads a number out of a tensor that depends on the path; if it "
                           "decides what is computed, what switches there is not counted", stacklevel=3)
             # Its number, not its derivatives.
@@ -110,7 +112,9 @@ class Watch(Opening):
             if name in _DROPOUT:
                 self._check_dropout(args, kwargs)
             result = (self.inside(func) or func)(*args, **kwargs)
-        if moving:
+            if moving and name in _SEVERAL_VIEWS:
+                result = _one_by_one(name, tensors[0], args, kwargs, result)
+        if moving and not (name in FORM_OF and not switches.moves(tensors[0])):
             self._check(name, args, kwargs, result, tensors)
         _marked(result, tensors)
         if in_place and args and isinstance(args[0], Tensor):
@@ -255,6 +259,15 @@ _INPLACE_AT = {"relu": 1, "leaky_relu": 2, "rrelu": 4, "elu": 2, "selu": 1, "thr
 def _inplace_by_position(name, args) -> bool:
     at = _INPLACE_AT.get(name)
     return at is not None and len(args) > at and args[at] is True
+
+
+def _one_by_one(name: str, x: Tensor, args, kwargs, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The same views, each by a call of its own: autograd lets nothing be written into views made together."""
+    dim = kwargs.get("dim", args[_SEVERAL_VIEWS[name]] if len(args) > _SEVERAL_VIEWS[name] else 0)
+    if name == "unbind":
+        return tuple(x.select(dim, n) for n in range(len(parts)))
+    ends = itertools.accumulate((part.shape[dim] for part in parts), initial=0)
+    return tuple(x.narrow(dim, start, part.shape[dim]) for start, part in zip(ends, parts, strict=False))
 
 
 def mark_of(tensor: Tensor) -> str | None:

@@ -17,8 +17,10 @@ from torch.utils._pytree import tree_leaves
 from smpcore.inspection.module_scope import Opening, Scope, eagerly, in_custom_function
 from smpcore.units import table as switches
 
-__all__ = ["TAKES_OUT", "Hidden", "hidden_switches"]
+__all__ = ["FORM_OF", "TAKES_OUT", "Hidden", "hidden_switches"]
 
+#: Of two tensors the second gives its form alone.
+FORM_OF = frozenset("to type_as expand_as view_as reshape_as".split())
 #: Calls that take numbers out of tensors, where nothing can follow them.
 TAKES_OUT = frozenset("item tolist numpy __array__ __bool__ __int__ __float__ __index__ __complex__ is_nonzero equal "
                       "allclose __contains__ __format__".split())

@@ -19,11 +19,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from smpcore.inspection.module_scope import Opening
-from smpcore.inspection.opaque_ops import TAKES_OUT
+from smpcore.inspection.opaque_ops import FORM_OF, TAKES_OUT
 from smpcore.tracing.piecewise import Record, Rows, each
 from smpcore.tracing.straight_ops import (
     ANEW,
-    FORM_OF,
     HOMOGENEOUS,
     IN_PLACE,
     LINEAR,

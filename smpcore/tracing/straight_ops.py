@@ -7,7 +7,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from smpcore.tracing.piecewise import Rows
 
-__all__ = ["ANEW", "FORM_OF", "HOMOGENEOUS", "IN_PLACE", "LINEAR", "PROPERTIES", "RANDOM", "READERS", "STRAIGHT",
+__all__ = ["ANEW", "HOMOGENEOUS", "IN_PLACE", "LINEAR", "PROPERTIES", "RANDOM", "READERS", "STRAIGHT",
            "SUMS", "Call", "tangents_of"]
 
 #: Calls that read a tensor's form, not its numbers.
@@ -37,9 +37,6 @@ HOMOGENEOUS = frozenset(
 LINEAR = frozenset(
     "mul multiply div divide true_divide truediv matmul mm bmm mv dot inner outer einsum tensordot rmul rmatmul kron "
     "vdot".split())
-
-#: Of two tensors the second gives its form alone.
-FORM_OF = frozenset("to type_as expand_as view_as reshape_as".split())
 
 #: Straight in each tensor that depends on the line as long as the others do not.
 STRAIGHT = HOMOGENEOUS | LINEAR | frozenset(

@@ -125,8 +125,6 @@ BAD = {
     "dlpack": (lambda: lambda x: x + torch.relu(torch.from_dlpack(x)), LINE, TIMES, {}, ValueError,
                "DLPack"),
     "a copy into data": (lambda: _copies, LINE, TIMES, {}, ValueError, "a write into .data"),
-    "views of a split": (lambda: _splits, LINE, TIMES, {}, ValueError,
-                         "relu runs by itself and fails where derivatives are taken.*torch.cat"),
     "no copy": (lambda: _uncopied(), LINE, TIMES, {}, ValueError, "cannot be copied"),
 }
 
@@ -149,12 +147,6 @@ def _copies(x):
     held = torch.empty_like(x)
     held.data.copy_(x)
     return torch.relu(held)
-
-
-def _splits(x):
-    a, b = (x * 1).split(3, 1)
-    a.relu_()
-    return a + b
 
 
 def _sometimes(x):
@@ -195,3 +187,28 @@ def _puts(x):
     ids=["put_", "a detached copy", "to", "whole numbers, to", "whole numbers, type_as"])
 def test_what_is_ordinary_is_followed(model):
     torch.testing.assert_close(attribute(model, LINE, TIMES).total, attribute(torch.relu, LINE, TIMES).total)
+
+
+def _written(views):
+    def model(x):
+        held = x * 1
+        views(held)[0].relu_()
+        return held
+    return model
+
+
+@pytest.mark.parametrize("views", [
+    lambda x: x.split(2, 1), lambda x: x.split(2, dim=-1), lambda x: torch.chunk(x, 3, dim=1),
+    lambda x: x.tensor_split(3, 1), lambda x: x.split_with_sizes([2, 4], 1)],
+    ids=["split", "split, dim named", "chunk", "tensor_split", "split_with_sizes"])
+def test_what_is_written_into_views_made_together_is_followed(views):
+    """Autograd alone refuses to write into them."""
+    found = attribute(_written(views), LINE, TIMES).total
+    torch.testing.assert_close(found[:2], attribute(torch.relu, LINE, TIMES).total[:2])
+    assert not found[2:].any()
+
+
+def test_whole_numbers_in_the_form_of_what_moves_are_no_mask():
+    ones = torch.ones(6, dtype=torch.long)
+    found = attribute(lambda x: torch.relu(x) * ones.expand_as(x), LINE, TIMES)
+    torch.testing.assert_close(found.total, attribute(torch.relu, LINE, TIMES).total)
