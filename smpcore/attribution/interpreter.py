@@ -50,15 +50,12 @@ class Watch(Opening):
     apart
         Keep each unit's input and output apart from what the model goes on to write into: slower, and needed only
         where the model overwrites what its backward pass reads.
-    constant
-        ``constant(number, place, tensor)`` for each floating argument that does not depend on the path, if given.
     """
 
-    def __init__(self, observe: Callable, scope: Scope, apart: bool = False, constant: Callable | None = None):
+    def __init__(self, observe: Callable, scope: Scope, apart: bool = False):
         super().__init__()
-        self.observe, self.scope, self.apart, self.constant = observe, scope, apart, constant
+        self.observe, self.scope, self.apart = observe, scope, apart
         self.calls: dict[str, int] = {}
-        self.operations = 0
         self.place = "model"
 
     def layer(self, op: str) -> str:
@@ -89,13 +86,7 @@ class Watch(Opening):
             name = "detach"
         elif name in ("__get__", "__set__"):
             return _marked(func(*args, **kwargs), tensors)
-        floating = [tensor for tensor in tensors if tensor.is_floating_point()]
-        moving = any(switches.moves(tensor) for tensor in floating)
-        if self.constant is not None and not in_custom_function():
-            for tensor in floating:
-                self.operations += 1
-                if not switches.moves(tensor) and mark_of(tensor) is None:
-                    self.constant(self.operations, self.place, tensor)
+        moving = any(switches.moves(tensor) for tensor in tensors if tensor.is_floating_point())
         if moving and name in switches.TABLE:
             mark = next((mark_of(tensor) for tensor in tensors if mark_of(tensor)), None)
             result = self._unit(func, name, in_place, args, kwargs)

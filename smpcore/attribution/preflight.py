@@ -15,6 +15,18 @@ from smpcore.inspection.opaque_ops import Hidden, hidden_switches
 __all__ = ["probe"]
 
 
+class _Level(torch.autograd.Function):
+    """The output of a step, computed out of sight, as that of a function whose inside is not looked at."""
+
+    @staticmethod
+    def forward(ctx, x, level):
+        return level(x).clone()
+
+
+# Bound before any such function is replaced.
+_level = _Level.apply
+
+
 def probe(watched: WatchedModel, times: Tensor, tolerance: float) -> tuple[dict[str, Layout | None], float]:
     """Try a model on a few samples of its path.
 
@@ -41,9 +53,8 @@ def probe(watched: WatchedModel, times: Tensor, tolerance: float) -> tuple[dict[
     # that holds the samples grows with them.
     a, b, c = (times[round(part * (len(times) - 1))] for part in (0.146, 0.382, 0.709))
     few, more = torch.stack([a, b]), torch.stack([a, c, b])
-    hidden = _plainly(watched, few)
-    seen_first, still, layouts, numbers, customs = {}, {}, {}, [], []
-    own = {id(part) for part in watched.tensors}
+    hidden = _plainly(watched, few, torch.stack([c, a]))
+    seen_first, layouts, numbers, customs = {}, {}, [], []
 
     def observe(layer, seen, edge, value, where):
         with torch.no_grad():
@@ -55,21 +66,10 @@ def probe(watched: WatchedModel, times: Tensor, tolerance: float) -> tuple[dict[
         with torch.no_grad():
             _check_numbers(layer, seen, more)
             rows = candidates(seen, value).detach()
-            layouts[layer] = find_layout(seen_first.pop(layer, rows), rows, tolerance)[0]
+            layouts[layer] = find_layout(seen_first.pop(layer, rows), rows, tolerance)
 
-    def remember(call, place, tensor):
-        if id(tensor) not in own:
-            still[call] = tensor.detach().clone()
-
-    def recall(call, place, tensor):
-        before = still.pop(call, tensor)
-        if find_layout(before[..., None], tensor.detach()[..., None], tolerance)[1]:
-            raise ValueError(f"{place} takes a tensor that depends on the path and has lost its slope on the way "
-                             "(nn.Parameter(x), as_subclass, new_tensor, from_dlpack, a copy through .data or numpy): "
-                             "hand on the tensor itself")
-
-    first = _once(watched, few, observe, remember, customs.append)
-    second = _once(watched, more, compare, recall, str)
+    first = _once(watched, few, observe, customs.append)
+    second = _once(watched, more, compare, str)
     if bool(first.isfinite().all()):
         if float((first - second[[0, 2]]).abs().max()) > tolerance * (1 + float(first.abs().max())):
             raise ValueError("the model's output changes between calls with the same input (random numbers, a "
@@ -79,14 +79,15 @@ def probe(watched: WatchedModel, times: Tensor, tolerance: float) -> tuple[dict[
     return layouts, sum(numbers)
 
 
-def _plainly(watched: WatchedModel, times: Tensor) -> list[Hidden]:
-    """A plain pass first: what fails there is not the measurement's doing."""
+def _plainly(watched: WatchedModel, times: Tensor, others: Tensor) -> list[Hidden]:
+    """Plain passes first, at two sets of times: what fails there is not the measurement's doing."""
     x = watched.inputs(times)
     bad = x.isnan().flatten(1).any(1).nonzero()
     if len(bad):
         raise ValueError(f"the path's input is NaN at t = {float(times[int(bad[0, 0])]):g}")
-    with runs(watched.dtype, x, watched.model), spikes_as_steps(lambda name, x, level: level(x) + 0 * x, str):
-        hidden = hidden_switches(watched.model, x, watched.scope)
+    with runs(watched.dtype, x, watched.model), spikes_as_steps(
+            lambda name, x, level: _level(x, level) + 0 * x, str):
+        hidden = hidden_switches(watched.model, x, watched.scope, watched.inputs(others))
     for found in hidden:
         if found.switches and found.way != "custom":
             raise ValueError(found.sentence)
@@ -99,9 +100,9 @@ def _check_numbers(layer: str, seen, times: Tensor) -> None:
                          "path's input there, and at what stands before that layer")
 
 
-def _once(watched: WatchedModel, times: Tensor, observe, constant, custom):
+def _once(watched: WatchedModel, times: Tensor, observe, custom):
     with forward_ad.dual_level():
-        return watched.forward(times, observe, constant=constant, custom=custom)[0].detach()
+        return watched.forward(times, observe, custom=custom)[0].detach()
 
 
 def _warn_of_custom(hidden: list[Hidden], names: list[str]) -> None:

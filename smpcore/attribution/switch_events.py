@@ -29,7 +29,7 @@ class Layout(NamedTuple):
         return rows.reshape(samples, -1, tensor.shape[-1])
 
 
-def find_layout(value: Tensor, again: Tensor, tolerance: float) -> tuple[Layout | None, bool]:
+def find_layout(value: Tensor, again: Tensor, tolerance: float) -> Layout | None:
     """The layout of a tensor ``(..., last)``, computed from two samples and from three.
 
     Parameters
@@ -39,18 +39,16 @@ def find_layout(value: Tensor, again: Tensor, tolerance: float) -> tuple[Layout 
 
     Returns
     -------
-    layout
-        None where no dimension holds the samples.
-    moved
-        Whether the tensor differs between the samples.
+    Layout or None
+        None where no dimension holds the samples. Of two that fit, the one along which the tensor differs.
     """
     grown = [dim for dim, sizes in enumerate(zip(value.shape, again.shape, strict=False)) if len(set(sizes)) > 1]
     if value.dim() != again.dim() or len(grown) != 1 or grown[0] == value.dim() - 1:
-        return None, False
+        return None
     dim = grown[0]
     size = value.shape[dim]
     if size % 2 or again.shape[dim] * 2 != size * 3:
-        return None, False
+        return None
     finite = value[value.isfinite()]
     scale = tolerance * float(finite.abs().max()) if finite.numel() else 0.0
 
@@ -63,7 +61,7 @@ def find_layout(value: Tensor, again: Tensor, tolerance: float) -> tuple[Layout 
         few, more = layout.rows(value, 2), layout.rows(again, 3)
         if same(few[0], more[0]) and same(few[1], more[2]):
             fits.append((layout, not same(few[0], few[1]) or not same(more[0], more[1])))
-    return next((fit for fit in fits if fit[1]), fits[0] if fits else (None, False))
+    return next((layout for layout, moved in fits if moved), fits[0][0] if fits else None)
 
 
 class Events(NamedTuple):

@@ -59,13 +59,13 @@ class WatchedModel:
                              "for each time, (P, *input_shape); where an input is one number, (P, 1)")
         return x.to(self.tensors[0].device if self.tensors else x.device, self.dtype)
 
-    def forward(self, t: Tensor, observe: Callable, *, apart: bool = False, constant: Callable | None = None,
+    def forward(self, t: Tensor, observe: Callable, *, apart: bool = False,
                 custom: Callable = str) -> tuple[Tensor, Tensor]:
         """Outputs and slopes ``(samples, m)`` at times t; call within a dual level.
 
         Parameters
         ----------
-        observe, apart, constant
+        observe, apart
             As `Watch` takes them.
         custom
             Called with the name of each custom autograd function that runs on what depends on the path.
@@ -73,7 +73,7 @@ class WatchedModel:
         # Every operation is in the graph; a copy, for the model may write into its input.
         x, slope = forward_ad.unpack_dual(self._moving(t))
         x = forward_ad.make_dual(x.detach().requires_grad_().clone(), slope)
-        watch = Watch(observe, self.scope, apart, constant)
+        watch = Watch(observe, self.scope, apart)
         with (eagerly(), self.scope(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), explained(watch),
               spikes_as_steps(watch.spike, custom), _followed(watch), watch):
             found = self.model(x)

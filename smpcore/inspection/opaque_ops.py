@@ -96,20 +96,27 @@ def hidden_switches(model, x: Tensor, scope: Scope, other: Tensor | None = None)
         Another input of the same shape, for a second pass: a tensor that came from no function of torch, as weights do,
         and that differs between the two depends on the input.
     """
-    found, known = [], []
-    for inputs in (x,) if other is None else (x, other):
-        kernels = _Kernels(inputs, scope)
-        functions = _Functions(kernels)
-        # Without gradients: a model's numpy calls go through, and nothing is kept for a backward pass.
-        with torch.no_grad(), eagerly(), scope(), kernels, functions:
-            model(inputs)
-        found += kernels.found
-        known.append(functions.unknown)
-    for (place, number), again in zip(known[0], known[-1], strict=False):
-        if again != (place, number):
-            found.append(Hidden(place, "", "lost", True))
-            break
+    found, first = _one_pass(model, x, scope)
+    if other is not None:
+        more, second = _one_pass(model, other, scope)
+        found += more
+        if second != first:
+            # A model that settles at its first call (converts its weights, fills a buffer) is alike in the two others.
+            more, first = _one_pass(model, x, scope)
+            found += more
+        found += [Hidden(place, "", "lost", True)
+                  for (place, number), again in zip(first, second, strict=False) if again != (place, number)][:1]
     return list(dict.fromkeys(found))
+
+
+def _one_pass(model, x: Tensor, scope: Scope) -> tuple[list[Hidden], list[tuple[str, int]]]:
+    """What is out of sight, and the tensors of unknown origin by place and content."""
+    kernels = _Kernels(x, scope)
+    functions = _Functions(kernels)
+    # Without gradients: a model's numpy calls go through, and nothing is kept for a backward pass.
+    with torch.no_grad(), eagerly(), scope(), kernels, functions:
+        model(x)
+    return kernels.found, functions.unknown
 
 
 #: Functions that copy a tensor's numbers and leave its derivative behind.
@@ -176,7 +183,7 @@ class _Functions(Opening):
             if _storage(part) in self.kernels.moving and (
                     not self._moves(part) or type(part) not in (Tensor, torch.nn.Parameter)):
                 self.kernels.found.append(Hidden(place, "", "lost", True))
-            if id(part) not in self.given:
+            if id(part) not in self.given and not in_custom_function():
                 with _disable_current_modes():
                     self.unknown.append((place, _bits(part)))
 

