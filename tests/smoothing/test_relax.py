@@ -191,8 +191,8 @@ def _endless():
 
 
 REFUSED = {
-    "no module": (lambda: torch.relu, inputs((3,)), {}, TypeError, "the model is a torch.nn.Module, not"),
-    "no tensor": (_mlp, [1.0], {}, TypeError, "calibration is a tensor"),
+    "no module": (lambda: torch.relu, inputs((3,)), {}, TypeError, "it must be a torch.nn.Module"),
+    "no tensor": (_mlp, [1.0], {}, TypeError, "calibration = .* must be a tensor"),
     "empty": (_mlp, inputs((3,), 0), {}, ValueError, r"calibration has shape \(0, 3\): it must be \(N, \*input_shape"),
     "shape": (_mlp, inputs((4,)), {}, ValueError, r"does not take calibration inputs of shape \(2, 4\)"),
     "NaN": (_mlp, _nan(), {}, ValueError, r"calibration\[2\] holds NaN"),
@@ -200,8 +200,8 @@ REFUSED = {
     "layer": (_mlp, inputs((3,)), {"layers": ["1:relu", "relu1"]}, ValueError,
               "layers has 'relu1', which the model does not have; it has: 1:relu"),
     "sorting": (Sorted, inputs((3,)), {"layers": ["model:sort"]}, ValueError, "model:sort cannot be made smooth: "),
-    "b": (_mlp, inputs((3,)), {"sharpness": {"pool": 0}}, ValueError, r"sharpness\['pool'\] = 0: it must be a posit"),
-    "b's name": (_mlp, inputs((3,)), {"sharpness": {"relu": 1.0}}, ValueError, "sharpness has 'relu'"),
+    "b": (_mlp, inputs((3,)), {"sharpness": {"pool": 0}}, ValueError, "sharpness = .* must be numbers above 0"),
+    "b's name": (_mlp, inputs((3,)), {"sharpness": {"relu": 1.0}}, ValueError, "sharpness = .* named 'pool'"),
     "training": (lambda: nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), inputs((3,)), {}, ValueError, "eval"),
     "no output": (lambda: Nothing(), inputs((3,)), {}, TypeError, "returns a NoneType without a floating tensor"),
 }
