@@ -15,7 +15,19 @@ import torch
 from torch import nn
 
 import smpcore
-from smpcore import attribute, find_kinks, forensics, models, paths, propagation, signals, smoothing, smp, trace_line
+from smpcore import (
+    attribute,
+    find_kinks,
+    forensics,
+    metric,
+    models,
+    paths,
+    propagation,
+    signals,
+    smoothing,
+    smp,
+    trace_line,
+)
 from smpcore.experiments import regressors as training
 from smpcore.experiments.architectures import ARCHITECTURES
 from smpcore.experiments.benchmarks import finely_sampled_smp, forward_pass, sampled_slopes, transform_line
@@ -134,6 +146,11 @@ CASES = {
     "smp of a kinked signal": lambda d: [smp(kinked(d), 0.005)],
     "smp at a lag": lambda d: [smp(kinked(d), 0.005, lag=3)],
     "find_kinks": lambda d: [*find_kinks(kinked(d), 0.005)],
+    "slope_variation": lambda d: [metric.slope_variation(kinked(d), 0.005, 0.05)],
+    "acceleration_error": lambda d: [metric.acceleration_error(kinked(d), 0 * kinked(d), 0.005)],
+    "mean_jerk": lambda d: [metric.mean_jerk(kinked(d), 0.005)],
+    "log_dimensionless_jerk": lambda d: [metric.log_dimensionless_jerk(kinked(d), 0.005)],
+    "jump_share": lambda d: [metric.jump_share(kinked(d))],
     "attribute, reference network": lambda d: attributed(
         reference_cnn().to(d), line(*short_line(d)), times(d), outputs=[0]),
     "attribute, in small chunks": lambda d: attributed(reference_cnn().to(d), line(*short_line(d)), times(d), chunk=7),
@@ -200,8 +217,9 @@ ELSEWHERE = {
     **dict.fromkeys(["Attribution", "LayerSmp", "LineKinks", "Kinks", "LineTrace", "Report", "Face", "Trained",
                      "LayerPrediction", "NetworkPrediction", "MaxPoolSmp", "Spread", "Statistics", "BlobPath",
                      "CirclePath", "EllipsoidPath", "LinePath", "PicturePath", "HingeSignals", "PictureSignals",
-                     "Signals", "FaceNetwork", "Recipe", "Relaxed", "Suggestion"], RESULTS),
-    **dict.fromkeys(["Hinge", "Hinges", "Selection", "Steps", "canonical", "units.describe", "moves"],
+                     "Signals", "FaceNetwork", "Recipe", "Relaxed", "Suggestion", "ValueJumpWarning"], RESULTS),
+    **dict.fromkeys(["Hinge", "Hinges", "Selection", "Steps", "Unit", "canonical", "entry", "units.describe",
+                     "units.windows", "moves"],
                     "is asked of single operations inside every case of attribute"),
     **dict.fromkeys(["chunks", "device.describe", "resolve"], "is about devices themselves"),
     **dict.fromkeys(["in_turns", "peak_bytes", "Transfers"], "watches work on any device"),
@@ -211,6 +229,7 @@ ELSEWHERE = {
     **dict.fromkeys(["autocovariance", "slope_variance", "picture_covariances"], "is the input of other cases"),
     **dict.fromkeys(["Run", "start", "load", "load_picture"], "reads or writes files"),
     **dict.fromkeys(["plotting.*"], "draws"),
+    **dict.fromkeys(["arguments.*"], "is about arguments, before anything is computed"),
     **dict.fromkeys(["inspection.*"], "is asked of whole models inside every case of attribute"),
     **dict.fromkeys(["train", "make_bank"], "trains in single precision: a test of its own below"),
 }
