@@ -155,8 +155,9 @@ class _Functions(Opening):
         moving = any(self._moves(part) for part in tensors)
         inside, known = self.inside(func), len(self.unknown)
         if inside is None:
-            # What is overwritten is not read.
-            self._look(tensors[in_place and name in ("zero", "fill", "copy"):], f"{kernels.scope.path}:{name}")
+            # Of what is overwritten, or of what new numbers are made after, no number is read.
+            first = (in_place and name in ("zero", "fill", "copy")) or _takes_form_alone(name)
+            self._look(tensors[first:], f"{kernels.scope.path}:{name}")
         if name in TAKES_OUT and any(_storage(part) in kernels.moving for part in tensors) and _in_solver():
             kernels.found.append(Hidden(kernels.scope.path, name, "steps", True))
         kernels.names.append(name)
