@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import smpcore
-from smpcore import device, forensics, models, paths
+from smpcore import device, forensics, models, paths, smoothing
 from smpcore.experiments import benchmarks, regressors, results, run_files
 from smpcore.forensics import classifier
 from smpcore.forensics.features import FEATURES
@@ -102,6 +102,16 @@ CALLS = [
      {"samples": ([], [1], [2, 1], [1, 1], "ab", None, [1, NAN]), "errors": ([], [1], [0.5, 0.0], "ab", None, [1, NAN]),
       "target": (0.0, -1.0, NAN, math.inf, "x", None, [1.0])}),
     (benchmarks.peak_bytes, {"call": int}, {"call": FUNCTION}),
+    (smoothing.relax, {"model": SMALL, "calibration": torch.stack(LINE), "layers": ["1:relu"],
+                       "sharpness": {"pool": 1.0}, "refit": True},
+     {"model": MODULE, "calibration": (*TENSOR, LINE[0] * NAN), "layers": (5, ["2:relu"], [5], "x"),
+      "sharpness": (5, None, {"pool": 0}, {"pool": "x"}, {"pool": True}, {"pools": 1.0}, [1.0]),
+      "refit": (None, 5, "x")}),
+    (smoothing.curvature_penalty, {"model": SMALL, "inputs": torch.stack(LINE), "direction": torch.stack(LINE),
+                                   "step": 0.1},
+     {"model": FUNCTION, "inputs": TENSOR, "direction": TENSOR, "step": POSITIVE}),
+    (smoothing.expected_smp, {"model": SMALL, "x0": torch.stack(LINE), "x1": torch.stack(LINE)},
+     {"model": FUNCTION, "x0": TENSOR, "x1": TENSOR}),
     (results.start, {"notebook": "02_relu", "seed": 0, "device": "cpu", "output_dir": "x", "size": 5},
      {"notebook": (5, None, ""), "seed": SEED, "device": ("gpu", 5, None), "output_dir": (5, None),
       "size": (10**400, "\ud800", object(), [[object()]])}),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from smpcore.arguments import FUNCTION, POSITIVE, TENSOR, checked
 from smpcore.inspection import checked_copy
 from smpcore.smoothing.unit_calls import flat_outputs, watched
 from smpcore.units import Hinges, Selection
@@ -12,6 +13,7 @@ from smpcore.units import Hinges, Selection
 __all__ = ["curvature_penalty", "expected_smp"]
 
 
+@checked(model=FUNCTION, inputs=TENSOR, direction=TENSOR, step=POSITIVE)
 def curvature_penalty(model: Callable[[Tensor], Tensor], inputs: Tensor, direction: Tensor, step: float) -> Tensor:
     """Mean |f(x + h d) − 2 f(x) + f(x − h d)|/h² over inputs and outputs: add λ times it to the loss.
 
@@ -34,19 +36,18 @@ def curvature_penalty(model: Callable[[Tensor], Tensor], inputs: Tensor, directi
 
     Raises
     ------
-    ValueError
-        For inputs and directions of different shapes, a step that is not positive.
+    TypeError, ValueError
+        For arguments of another kind, inputs and directions of different shapes, a step that is not positive.
     """
     if inputs.shape != direction.shape:
         raise ValueError(f"inputs has shape {tuple(inputs.shape)} and direction {tuple(direction.shape)}: each input "
                          "needs a direction of its own shape")
-    if not step > 0:
-        raise ValueError(f"step = {step!r}: it must be positive")
     ahead, here, behind = flat_outputs(model(torch.cat([inputs + step * direction, inputs, inputs - step * direction]))
                                        ).chunk(3)
     return (ahead - 2 * here + behind).abs().mean() / step**2
 
 
+@checked(model=FUNCTION, x0=TENSOR, x1=TENSOR)
 def expected_smp(model: nn.Module | Callable[[Tensor], Tensor], x0: Tensor, x1: Tensor) -> Tensor:
     """Mean SMP of the straight lines between pairs of inputs, estimated from their ends and middles alone.
 
@@ -70,8 +71,9 @@ def expected_smp(model: nn.Module | Callable[[Tensor], Tensor], x0: Tensor, x1: 
 
     Raises
     ------
-    ValueError
-        For ends of different shapes, or that are not finite; what `smpcore.attribute` refuses in a model.
+    TypeError, ValueError
+        For arguments of another kind, ends of different shapes, or that are not finite; what `smpcore.attribute`
+        refuses in a model.
     """
     if x0.shape != x1.shape or x0.dim() < 2 or not len(x0):
         raise ValueError(f"x0 has shape {tuple(x0.shape)} and x1 {tuple(x1.shape)}: both must be (N, *input_shape)")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from smpcore.arguments import MODULE, TENSOR, Kind, checked, optional, several
 from smpcore.inspection import checked_copy
 from smpcore.smoothing.penalties import expected_smp
 from smpcore.smoothing.soft_units import softened
@@ -23,6 +24,10 @@ from smpcore.units import UNFOLLOWED, Selection
 __all__ = ["Relaxed", "relax"]
 
 _SHARPNESS = {"pool": 0.5, "activation": 8.0}
+_MISFIT = ": it must be numbers above 0, named 'pool' and 'activation'"
+_B = Kind(Mapping, _MISFIT, lambda given: all(name in _SHARPNESS and not isinstance(b, bool) and 0 < b < math.inf
+                                              for name, b in given.items()), _MISFIT)
+_FLAG = Kind(object, "", lambda value: isinstance(value, bool), ": it must be True or False")
 #: Ridge of the refit, as a share of the mean square of a feature: flat from 1e-3 to 1e-1 on the face network.
 _RIDGE = 1e-2
 #: Of a report: pairs of inputs, steps along the line between them, and outputs at most.
@@ -79,6 +84,8 @@ class Relaxed:
         return "\n".join(lines)
 
 
+@checked(model=MODULE, calibration=TENSOR, sharpness=_B, refit=_FLAG,
+         layers=optional(several(Kind(str, ""), ": it must be names of layers", least=0, or_one=True)))
 def relax(model: nn.Module, calibration: Tensor, *, layers: Sequence[str] | None = None,
           sharpness: Mapping[str, float] = _SHARPNESS, refit: bool = True) -> Relaxed:
     """Make a trained network smooth, or some of its layers, without labels and without training.
@@ -117,10 +124,8 @@ def relax(model: nn.Module, calibration: Tensor, *, layers: Sequence[str] | None
     while the model runs, by a `torch.overrides.TorchFunctionMode`; such a model can be copied and its state saved, but
     not pickled whole. What has its value jump, or is sorted, is left as it is.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"the model is a torch.nn.Module, not {type(model).__name__}: its layers are replaced")
     model = getattr(model, "_orig_mod", model)
-    sharpness = _checked_sharpness(sharpness)
+    sharpness = _SHARPNESS | dict(sharpness)
     x = _checked_inputs(model, calibration)
     hard = checked_copy(model, x.dtype)
     survey = _Survey(hard, x[:2 if len(x) > 2 else 1])
@@ -376,18 +381,7 @@ def _smp_and_roughness(model, x0, x1) -> tuple[float, float]:
     return float(expected_smp(first, x0, x1).mean()), float((z.diff(n=2, dim=0).abs().sum(0) * _STEPS).mean())
 
 
-def _checked_sharpness(given: Mapping[str, float]) -> dict[str, float]:
-    for name, b in given.items():
-        if name not in _SHARPNESS:
-            raise ValueError(f"sharpness has {name!r}: it has 'pool' and 'activation'")
-        if isinstance(b, bool) or not isinstance(b, int | float) or not 0 < b < math.inf:
-            raise ValueError(f"sharpness[{name!r}] = {b!r}: it must be a positive number")
-    return _SHARPNESS | dict(given)
-
-
 def _checked_inputs(model: nn.Module, calibration: Tensor) -> Tensor:
-    if not isinstance(calibration, Tensor):
-        raise TypeError(f"calibration is a tensor (N, *input_shape), not {type(calibration).__name__}")
     if calibration.dim() < 2 or len(calibration) < 2:
         raise ValueError(f"calibration has shape {tuple(calibration.shape)}: it must be (N, *input_shape) with at "
                          "least two inputs")

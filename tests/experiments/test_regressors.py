@@ -47,6 +47,29 @@ def test_training_helps_and_is_seeded(task):
     assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True))
 
 
+def test_a_penalty_is_added_at_every_step():
+    seen = []
+
+    def penalty(model, step):
+        seen.append(step)
+        return 10 * sum(part.square().sum() for part in model.parameters())
+
+    recipe = Recipe("gelu", "blur", steps=20, channels=2, size=8)
+    small, plain = (sum(float(part.square().sum().detach()) for part in train(recipe, penalty=each).model.parameters())
+                    for each in (penalty, None))
+    assert seen == list(range(20))
+    assert small < plain
+    with pytest.raises(ValueError, match="penalty = 5: it must be a function, or None"):
+        train(recipe, penalty=5)
+
+
+def test_what_a_blur_keeps():
+    """A constant stays, and a stripe pattern of the grid's own period is averaged away."""
+    flat, stripes = torch.ones(1, 2, 6, 6), torch.tensor([1.0, -1.0]).repeat(3).expand(1, 2, 6, 6)
+    torch.testing.assert_close(POOLINGS["blur"]()(flat), flat[..., :3, :3])
+    torch.testing.assert_close(POOLINGS["blur"]()(stripes)[..., 1:], torch.zeros(1, 2, 3, 2))
+
+
 def test_curves_are_float64_and_leave_the_model_as_it_is():
     trained = train(Recipe("tanh", "stride", steps=0, channels=2))
     curves, spacing = trained.curves(201)

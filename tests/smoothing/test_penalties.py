@@ -78,7 +78,7 @@ REFUSED = {
     "directions": (lambda: curvature_penalty(nn.Linear(3, 1), torch.ones(2, 3), torch.ones(2, 4), 0.1),
                    r"inputs has shape \(2, 3\) and direction \(2, 4\)"),
     "step": (lambda: curvature_penalty(nn.Linear(3, 1), torch.ones(2, 3), torch.ones(2, 3), 0.0),
-             "step = 0.0: it must be positive"),
+             "step = 0.0: it must be a number above 0"),
     "ends": (lambda: expected_smp(nn.Linear(3, 1), torch.ones(2, 3), torch.ones(1, 3)),
              r"x0 has shape \(2, 3\) and x1 \(1, 3\)"),
     "NaN": (lambda: expected_smp(nn.Linear(3, 1), torch.ones(2, 3), torch.full((2, 3), math.nan)),
