@@ -151,11 +151,6 @@ CASES = {
     "mean_jerk": lambda d: [metric.mean_jerk(kinked(d), 0.005)],
     "log_dimensionless_jerk": lambda d: [metric.log_dimensionless_jerk(kinked(d), 0.005)],
     "find_kinks": lambda d: [*find_kinks(kinked(d), 0.005)],
-    "slope_variation": lambda d: [metric.slope_variation(kinked(d), 0.005, 0.05)],
-    "acceleration_error": lambda d: [metric.acceleration_error(kinked(d), 0 * kinked(d), 0.005)],
-    "mean_jerk": lambda d: [metric.mean_jerk(kinked(d), 0.005)],
-    "log_dimensionless_jerk": lambda d: [metric.log_dimensionless_jerk(kinked(d), 0.005)],
-    "jump_share": lambda d: [metric.jump_share(kinked(d))],
     "attribute, reference network": lambda d: attributed(
         reference_cnn().to(d), line(*short_line(d)), times(d), outputs=[0]),
     "attribute, in small chunks": lambda d: attributed(reference_cnn().to(d), line(*short_line(d)), times(d), chunk=7),

@@ -1,12 +1,13 @@
 """What the README shows is there, and what it says to type works."""
 
+import contextlib
 import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from smpcore import attribute, models, paths
+from smpcore import attribute, models, paths, units
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -71,44 +72,49 @@ def test_the_cure_in_five_lines(capsys):
     assert "made smooth: " in printed
 
 
+@contextlib.contextmanager
 def example(section):
     """The lines of Python that a section shows, which are at most ten, imports and blank ones aside."""
     lines = re.search(rf"## {section}\n.*?```python\n(.*?)```", README, re.S)[1]
     held = [line for line in lines.splitlines() if line.strip() and "import" not in line]
     assert len(held) <= 10
-    names = {}
-    exec(lines, names)
-    return names
+    names, before = {}, dict(units.TABLE)
+    try:
+        exec(lines, names)
+        yield names
+    finally:
+        units.TABLE.clear()
+        units.TABLE.update(before)  # other tests have a unit of the same name
 
 
 def test_a_unit_is_added():
-    names = example("Add a unit")
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(*names["layers"]).double()
-    start, end = torch.randn(2, 8, dtype=torch.float64)
-    path, times = names["paths"].line(start, end), torch.linspace(0, 1, 2001, dtype=torch.float64)
-    found = names["attribute"](model, path, times)
-    assert [layer.name for layer in found.layers] == ["1:shifted_leaky"]
-    trace = names["trace_line"](model, start, end)
-    assert trace.certified
-    torch.testing.assert_close(found.total, trace.smp, rtol=0.01, atol=0)
-    guess = names["propagation"].predict_network(model, path, times)
-    assert [(layer.name, layer.kind) for layer in guess.layers] == [("1:shifted_leaky", "shifted leaky")]
-    given = names["propagation"].Statistics.exact(0.0, torch.eye(8), torch.eye(8), 10.0)
-    behind = names["propagation"].propagate(model[:2], given)
-    # Rice's formula at -1, for the standard deviations of the first layer's outputs.
-    var = (model[0].weight.detach() ** 2).sum(1)
-    level = (-1 - model[0].bias.detach()) ** 2 / (2 * var)
-    torch.testing.assert_close(behind.smp, 0.8 * 10 * (var / (2 * torch.pi)).sqrt() * torch.exp(-level))
+    with example("Add a unit") as names:
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(*names["layers"]).double()
+        start, end = torch.randn(2, 8, dtype=torch.float64)
+        path, times = names["paths"].line(start, end), torch.linspace(0, 1, 2001, dtype=torch.float64)
+        found = names["attribute"](model, path, times)
+        assert [layer.name for layer in found.layers] == ["1:shifted_leaky"]
+        trace = names["trace_line"](model, start, end)
+        assert trace.certified
+        torch.testing.assert_close(found.total, trace.smp, rtol=0.01, atol=0)
+        guess = names["propagation"].predict_network(model, path, times)
+        assert [(layer.name, layer.kind) for layer in guess.layers] == [("1:shifted_leaky", "shifted leaky")]
+        given = names["propagation"].Statistics.exact(0.0, torch.eye(8), torch.eye(8), 10.0)
+        behind = names["propagation"].propagate(model[:2], given)
+        # Rice's formula at -1, for the standard deviations of the first layer's outputs.
+        var = (model[0].weight.detach() ** 2).sum(1)
+        level = (-1 - model[0].bias.detach()) ** 2 / (2 * var)
+        torch.testing.assert_close(behind.smp, 0.8 * 10 * (var / (2 * torch.pi)).sqrt() * torch.exp(-level))
 
 
 def test_a_layer_is_added_to_the_predictions():
-    names = example("Add a layer to the predictions")
-    propagation = names["propagation"]
-    given = propagation.Statistics.exact(0.0, torch.eye(2), torch.eye(2), 1.0, smp=2.0)
-    behind = propagation.propagate(names["Scale"](), given)
-    assert behind.smp.tolist() == [6.0, 6.0]
-    assert behind.var.tolist() == [9.0, 9.0]
+    with example("Add a layer to the predictions") as names:
+        propagation = names["propagation"]
+        given = propagation.Statistics.exact(0.0, torch.eye(2), torch.eye(2), 1.0, smp=2.0)
+        behind = propagation.propagate(names["Scale"](), given)
+        assert behind.smp.tolist() == [6.0, 6.0]
+        assert behind.var.tolist() == [9.0, 9.0]
 
 
 def test_links_lead_somewhere():

@@ -84,7 +84,8 @@ REFUSED = {
     "infinite beta": (lambda: LogSumExpPool1d(2, math.inf), "beta = inf: the sharpness must be positive and finite"),
     "padding": (lambda: LogSumExpPool2d(2, 1.0, padding=2)(torch.ones(1, 1, 6, 6)),
                 "does not fit it: .*padding should be at most half"),
-    "map": (lambda: LogSumExpPool1d(4, 1.0)(torch.ones(1, 1, 3)), r"map of \(3,\) is smaller than the pooling window"),
+    "map": (lambda: LogSumExpPool1d(4, 1.0)(torch.ones(1, 1, 3)),
+            r"map of \(3,\) is smaller than the pooling window"),
 }
 
 
