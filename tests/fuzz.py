@@ -185,7 +185,13 @@ def run(networks: int, first: int = 0, report=print, every: int = 1, seconds: fl
                 kinks += len(trace.times)
                 refused += loose and not trace.certified
                 if every and seed % every == 0 and trace.certified:
-                    seen = attribution_errors(model, start, end, trace)
+                    seen = []
+                    try:
+                        seen = attribution_errors(model, start, end, trace)
+                    except ValueError as problem:  # a mask that the trace could follow
+                        if not loose or "a mask or an index" not in str(problem):
+                            raise
+                        refused += 1
                     errors += [error for _, error in seen]
                     off = max((abs(error) for count, error in seen if count >= MANY_KINKS), default=0.0)
                     if off > ATTRIBUTED:

@@ -127,7 +127,8 @@ print(sorted(smpcore.__all__))
 EXTRAS = {
     "pandas": ("notebooks", "pandas", "from smpcore.experiments import run_table; run_table.load('.')"),
     "matplotlib": ("notebooks", "matplotlib", "import smpcore.plotting"),
-    "PIL": ("notebooks", "pillow", "from smpcore import plotting; sys.modules['PIL.Image'] = None; plotting._with_palette(b'')"),
+    "PIL": ("notebooks", "pillow", "from smpcore import plotting; sys.modules['PIL.Image'] = None; "
+            "plotting._with_palette(b'')"),
     "sklearn": ("notebooks", "scikit-learn", "from smpcore.forensics import bank, cross_validate; "
                 "cross_validate(bank(), 'kinked')"),
     "joblib": ("notebooks", "joblib", "from smpcore import models; models.face_network()"),

@@ -15,10 +15,11 @@ def test_fuzz_trace_attribution_and_brute_force():
     assert torch.tensor(errors).abs().mean() < 0.02, said[-1]
 
 
-def test_fuzz_branches_gates_groups_views_and_bounds_by_trace_and_brute_force():
+def test_fuzz_branches_gates_groups_views_and_bounds():
     said = []
-    failed, _ = fuzz.run(150, report=said.append, every=0, composed=True)
+    failed, errors = fuzz.run(150, report=said.append, every=3, composed=True)
     assert failed == 0, "\n".join(said)
+    assert torch.tensor(errors).abs().mean() < 0.02, said[-1]
     assert "0 refused" not in said[-1]
 
 
