@@ -71,6 +71,15 @@ def predicted(device, **options):
     return [found.total, *[layer.smp for layer in found.layers]]
 
 
+def with_weights_in_units(device, pool=nn.AvgPool2d, **options):
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.PReLU(3), pool(2), nn.Conv2d(3, 2, 2), nn.PReLU(), nn.Flatten(),
+                          nn.Linear(8, 1))
+    for place, weight in enumerate(model.parameters()):
+        weight.data = 0.3 * tensor(*weight.shape, seed=place)
+    found = propagation.predict_network(model.to(device), circle((1, 8, 8), seed=0), times(device, 17, 6.28), **options)
+    return [found.total, *[layer.smp for layer in found.layers]]
+
+
 def tied(device):
     """Overlapping windows, units that share a kink, value jumps: what is grouped before it is added."""
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU6(), nn.MaxPool2d(3, 1), nn.Hardshrink(0.2), nn.Flatten(),
@@ -176,6 +185,9 @@ CASES = {
         lambda x: x.amax(-1), *covariances(d), 5.0, points=512)[0]],
     "predict_network": predicted,
     "predict_network, measured": lambda d: predicted(d, moments="measured", reference=circle((1, 8, 8), seed=5)),
+    "predict_network, weights in units": with_weights_in_units,
+    "predict_network, measured, weights in units": lambda d: with_weights_in_units(
+        d, nn.MaxPool2d, moments="measured", reference=circle((1, 8, 8), seed=5)),
     "two_slope_spread": lambda d: list(propagation.two_slope_spread(torch.exp(-2 * times(d, 801, 8.0) ** 2), 0.01))[:2],
     "simulated_spread": maximum_of_two,
     "crossing_pairs": lambda d: [crossings.crossing_pairs(torch.exp(-2 * times(d, 801, 8.0) ** 2), 0.01)],

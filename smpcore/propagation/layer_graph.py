@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx, nn
 
-from smpcore.inspection.checks import refuse_training
+from smpcore.inspection.checks import home_of, refuse_training
 from smpcore.inspection.elementwise_modules import ElementwiseModule, elementwise
 from smpcore.units import TABLE, Hinges, canonical, describe
 from smpcore.units.elementwise import ELEMENTWISE
@@ -231,7 +231,8 @@ def _read_module(node, module: nn.Module, unit: ElementwiseModule | None, inputs
     if unit is None:
         raise _unknown(f"{node.target} ({type(module).__name__})")
     joint = "." if ":" in unit.name else ":"
-    seen = unit.describe(torch.zeros(1, unit.channels, dtype=torch.float64))
+    x = torch.zeros(1, unit.channels, dtype=torch.float64)
+    seen = unit.describe(x.to(home_of(module, x)))
     return Step("unit", inputs, f"{node.target}{joint}{unit.name}", module, kind=unit.kind, switches=unit.switches,
                 describe=unit.describe, channels=unit.channels, seen=seen)
 
