@@ -21,6 +21,7 @@ number = 5
 ready = torch.nn.Linear(3, 1)
 
 def model(): return torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+def six(): return torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU6(), torch.nn.Linear(8, 2))
 def no_model(): return "a model"
 def broken(): raise RuntimeError("out of ideas")
 def needs(width): return torch.nn.Linear(width, 1)
@@ -133,10 +134,11 @@ def test_a_model_and_a_path_that_fit(mine):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def execute(output_dir, last=None, **parameters):
+def execute(output_dir, last=None, names=None, **parameters):
     """Run the notebook's cells in this process, up to the cell with id ``last``: what it printed."""
     matplotlib.use("Agg")
-    printed, names = io.StringIO(), {"__name__": "__main__"}
+    printed, names = io.StringIO(), {} if names is None else names
+    names["__name__"] = "__main__"
     with contextlib.redirect_stdout(printed):
         for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:
             if cell["cell_type"] != "code":
@@ -158,6 +160,25 @@ def test_the_notebook_measures_another_model(mine, tmp_path):
     assert found["smp_output_1"] > 0
     assert f"output 1: SMP {found['smp_output_1']:.2f}, value jumps 0.00\n" in printed
     assert "output 0: SMP" not in printed
+    assert "far more than GELU" not in printed  # the exercises' solutions are about the default network
+    rows = json.loads((tmp_path / "09_your_model.json").read_text(encoding="utf-8"))["rows"]
+    assert {row["output"] for row in rows} == {1}
+
+
+def test_the_notebooks_example_runs_as_it_stands(tmp_path, monkeypatch):
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    words = "".join(next(cell["source"] for cell in cells if cell["id"] == "how"))
+    (tmp_path / "mine_of_the_notebook.py").write_text(words.split("```python\n")[1].split("```")[0])
+    monkeypatch.chdir(tmp_path)
+    printed = execute(tmp_path, model="mine_of_the_notebook:build", path="mine_of_the_notebook:walk", end=6.28)
+    assert "in evaluation mode" in printed
+    assert "output 1: SMP" in printed
+
+
+def test_a_layer_is_shown_by_the_name_of_its_module(mine, tmp_path):
+    names = {}
+    execute(tmp_path, last="table", names=names, model=f"{mine}:six", path=f"{mine}:path")
+    assert list(names["table"]["layer"].unique()) == ["1:ReLU6"]
 
 
 @pytest.mark.parametrize(("parameters", "says"), [
