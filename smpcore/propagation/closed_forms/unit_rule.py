@@ -78,7 +78,7 @@ def two_slopes(seen: Hinges) -> TwoSlopes | None:
     """Of a unit that is straight on either side of 0 and passes through it; None of others."""
     if not seen.straight or len(seen.hinges) != 1 or seen.jumps:
         return None
-    at, below, above = (torch.as_tensor(part).double() for part in seen.hinges[0][:3])
+    at, below, above = (torch.as_tensor(part).double().cpu() for part in seen.hinges[0][:3])
     if bool((at != 0).any()) or bool((seen.output(torch.zeros_like(seen.input)) != 0).any()):
         return None
     return TwoSlopes(*(float(part.mean()) for part in (
@@ -89,7 +89,7 @@ def levels(seen: Hinges) -> dict[float, float]:
     """Thresholds, and at each the mean over channels of |step of the derivative|."""
     found: dict[float, float] = {}
     for hinge in seen.hinges:
-        at, below, above = torch.broadcast_tensors(*(torch.as_tensor(part).double() for part in hinge[:3]))
+        at, below, above = torch.broadcast_tensors(*(torch.as_tensor(part).double().cpu() for part in hinge[:3]))
         for level in at.unique().tolist():
             found[level] = found.get(level, 0.0) + float(((above - below).abs() * (at == level)).mean())
     return found
