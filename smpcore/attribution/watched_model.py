@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from smpcore.attribution.interpreter import Watch, mark_of, spikes_as_steps
-from smpcore.inspection.checks import choose_outputs, explained
+from smpcore.inspection.checks import choose_outputs, explained, with_tangent
 from smpcore.inspection.module_scope import Scope, eagerly
 from smpcore.units import table as switches
 
@@ -45,11 +45,7 @@ class WatchedModel:
         slope = getattr(self.path, "slope", None)
         if callable(slope):
             return forward_ad.make_dual(self.inputs(t), self._placed(slope(t), t))
-        x = self._placed(self.path(forward_ad.make_dual(t, torch.ones_like(t))), t)
-        if forward_ad.unpack_dual(x).tangent is None:
-            raise ValueError("the path carries no tangent: compute its inputs from t by differentiable torch "
-                             "operations, without numpy, float(t), .item() or .detach()")
-        return x
+        return self._placed(with_tangent(self.path, t), t)
 
     def _placed(self, x, t: Tensor) -> Tensor:
         if not isinstance(x, Tensor):
