@@ -2,6 +2,7 @@
 
 import sys
 import types
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -11,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from smpcore.inspection.recurrences import UNROLLED
 
-__all__ = ["Opening", "Scope", "eagerly", "in_custom_function"]
+__all__ = ["CallNames", "Opening", "Scope", "eagerly", "in_custom_function"]
 
 _HAS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 _OPENED: dict = {}
@@ -47,6 +48,19 @@ class Scope:
     @property
     def path(self) -> str:
         return (self.stack[-1] if self.stack else "") or "model"
+
+
+class CallNames:
+    """What the calls of one forward pass are called: ``module.path:operation``, with ``#2``, ``#3`` for later ones."""
+
+    def __init__(self):
+        self._met: Counter = Counter()
+
+    def new(self, path: str, operation: str) -> str:
+        """The name of the next call of an operation in the module of that path."""
+        name = f"{path}:{operation}"
+        self._met[name] += 1
+        return name if self._met[name] == 1 else f"{name}#{self._met[name]}"
 
 
 class Opening(TorchFunctionMode):

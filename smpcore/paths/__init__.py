@@ -7,8 +7,8 @@ through it by forward-mode AD, so that a path of your own needs no derivative:
         s = torch.sin(t)[:, None] ** 2
         return (1 - s) * a + s * b
 
-A path that knows its slope may have a method ``slope(t: (P,)) -> (P, *input_shape)`` as well, which gives dx/dt
-without AD: `line`, `circle` and `circle_through` have it. It has to agree with the path's own derivative.
+A path that knows its slope may have a method ``slope(t: (P,)) -> (P, *input_shape)`` as well (`PathWithSlope`), which
+gives dx/dt without AD: `line`, `circle` and `circle_through` have it.
 
 The paths here are smooth (at least twice continuously differentiable), so that every kink behind them is the
 network's. Each computes in the type and on the device of ``t``; give float64, for in float32 the rounding of
@@ -20,11 +20,11 @@ network's. Each computes in the type and on the device of ``t``; give float64, f
 """
 
 from smpcore.paths.crops import PicturePath, picture
-from smpcore.paths.lines import CirclePath, LinePath, circle, circle_through, line
+from smpcore.paths.lines import CirclePath, LinePath, PathWithSlope, circle, circle_through, line
 from smpcore.paths.photographs import load_picture
 from smpcore.paths.scenes import BlobPath, EllipsoidPath, blob, ellipsoid, render_blobs, render_ellipsoids
 
 __all__ = [
-    "BlobPath", "CirclePath", "EllipsoidPath", "LinePath", "PicturePath", "blob", "circle", "circle_through",
-    "ellipsoid", "line", "load_picture", "picture", "render_blobs", "render_ellipsoids",
+    "BlobPath", "CirclePath", "EllipsoidPath", "LinePath", "PathWithSlope", "PicturePath", "blob", "circle",
+    "circle_through", "ellipsoid", "line", "load_picture", "picture", "render_blobs", "render_ellipsoids",
 ]

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from smpcore.inspection.checks import home_of, refuse_training
 from smpcore.inspection.elementwise_modules import ElementwiseModule, elementwise
+from smpcore.inspection.module_scope import CallNames
 from smpcore.units import TABLE, Hinges, canonical, describe
 from smpcore.units.elementwise import ELEMENTWISE
 
@@ -157,15 +158,14 @@ def steps(model: nn.Module) -> list[Step]:
     except Exception as error:
         raise ValueError(f"the layers of {type(model).__name__} cannot be read from its code ({error}): a prediction "
                          "needs a model that always calls the same layers in the same order") from error
-    modules, place, found, calls = dict(model.named_modules()), {}, [], {}
+    modules, place, found, names = dict(model.named_modules()), {}, [], CallNames()
     needed = _needed(graph)
     for node in graph.nodes:
         step = _read(node, modules, units, place) if node in needed else None
         if step is None:
             continue
         if step.op not in ("input", "output"):
-            calls[step.name] = calls.get(step.name, 0) + 1
-            step.name += "" if calls[step.name] == 1 else f"#{calls[step.name]}"
+            step.name = names.new(*step.name.rsplit(":", 1))
         step.node = node.name
         place[node] = len(found)
         found.append(step)

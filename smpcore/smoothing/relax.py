@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from smpcore.arguments import MODULE, TENSOR, Kind, checked, optional, several
-from smpcore.inspection import checked_copy
+from smpcore.inspection import CallNames, checked_copy
 from smpcore.smoothing.penalties import expected_smp
 from smpcore.smoothing.soft_units import softened
 from smpcore.smoothing.unit_calls import UnitCall, flat_outputs, watched
-from smpcore.units import UNFOLLOWED, Selection
+from smpcore.units import Selection, unfollowed
 
 __all__ = ["Relaxed", "relax"]
 
@@ -32,7 +32,6 @@ _FLAG = Kind(object, "", lambda value: isinstance(value, bool), ": it must be Tr
 _RIDGE = 1e-2
 #: Of a report: pairs of inputs, steps along the line between them, and outputs at most.
 _PAIRS, _STEPS, _OUTPUTS = 16, 50, 16
-_NORMS = ("norm", "vector_norm", "linalg_vector_norm", "cdist", "pairwise_distance", "dist", "renorm")
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,7 @@ class _Survey:
         self.sites: dict[tuple, _Site] = {}
         self.left: dict[str, str] = {}
         self.calls: dict[str, int] = {}
-        self._names: dict[str, int] = {}
+        self._names = CallNames()
         self._nodes: dict = {}
         weighted = [path for path, module in self.modules.items()
                     if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)]
@@ -219,9 +218,7 @@ class _Survey:
         self.calls[call.path] = self.calls.get(call.path, 0) + 1
         if not call.moves:
             return call.plain()
-        name = f"{call.path}:{call.op}"
-        self._names[name] = self._names.get(name, 0) + 1
-        name = name if self._names[name] == 1 else f"{name}#{self._names[name]}"
+        name = self._names.new(call.path, call.op)
         in_place, soft = call.in_place, None
         try:
             seen = call.describe()
@@ -241,9 +238,9 @@ class _Survey:
         return result
 
     def _beside(self, call: UnitCall):
-        orders = [part for part in [*call.args[1:], *call.kwargs.values()] if isinstance(part, int | float)]
-        if call.moves and (call.op not in _NORMS or any(order in (0, 1, math.inf, -math.inf) for order in orders)):
-            self.left[f"{call.path}:{call.op}"] = UNFOLLOWED[call.op]
+        advice = unfollowed(call.op, call.args, call.kwargs)
+        if call.moves and advice:
+            self.left[f"{call.path}:{call.op}"] = advice
 
 
 def _chosen(survey: _Survey, layers: Sequence[str] | None) -> dict[tuple, _Site]:
