@@ -19,32 +19,29 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from scipy.signal import savgol_filter
 from torch import Tensor
 
 import smpcore
 from smpcore import device as devices
-from smpcore.arguments import FUNCTION, Kind, checked
 from smpcore.attribution import Attribution, Suggestion, attribute
 from smpcore.inspection import checked_copy, checked_times, choose_outputs, home_of, runs
 from smpcore.smoothing.unit_calls import UnitCall, watched
-from smpcore.units import Hinges, Selection, Steps, describe
 
-__all__ = ["CAUSES", "Diagnosis", "Part", "why"]
+__all__ = ["CAUSES", "Diagnosis", "Part", "smooth_course", "why"]
 
 #: Every cause: in words, and what to do about it.
 CAUSES = {
     "motion": ("the motion itself", "nothing: it is smooth at this frame rate"),
     "value jumps": ("value jumps", "replace the operation by a continuous one"),
-    "kinks": ("kinks", "make these layers smooth: smpcore relax"),
-    "bending": ("smooth but sharp bending", "lower the units' sharpness, or take more frames a second"),
-    "input": ("the input's own jerk", "not your network: steady what feeds it, such as the box of a crop"),
+    "kinks": ("kinks", "make these layers smooth, by `smpcore relax`"),
+    "bending": ("smooth but sharp bending", "lower the units' sharpness, or take more frames"),
+    "input": ("the input's own", "not your network: steady what feeds it, such as the box of a crop"),
     "not repeatable": ("not repeatable", "not your network's layers: the same input gives another output; call eval(), "
                        "and fix what draws random numbers"),
-    "decoding": ("decoding", "not your network's layers: replace the selection behind them, as argmax by a soft "
-                 "argmax"),
+    "decoding": ("decoding", "not your network's layers: replace the selection behind them, an argmax by a soft argmax "
+                 "for instance"),
 }
 #: Frames over which motion is a parabola, and as many as are needed.
 _WINDOW, _FEWEST, _MOST = 9, 16, 4000
@@ -56,7 +53,6 @@ _REPEATS, _SAME = 3, 1e-9
 _AT_ONCE = 34
 #: Selections that stand behind a network; other operations that are not followed are named after them.
 _DECODING = ("argmax", "argmin", "topk", "sort", "argsort", "median", "mode", "kthvalue", "long", "int")
-_FRAMES = Kind(object, "", lambda times: len(times) >= _FEWEST, f": at least {_FEWEST} frames are needed")
 
 
 @dataclass(frozen=True)
@@ -119,8 +115,8 @@ class Diagnosis:
             return f"{at} the output moves smoothly: {self.shares['motion']:.0%} of its roughness is the motion itself."
         places = [f"{part.layer} {part.share:.0%}" for part in self.parts
                   if part.cause == self.cause and part.share > 0.1 * self.shares[self.cause]]
-        return (f"{at} the output jerks by {CAUSES[self.cause][0]}: {self.shares[self.cause]:.0%} of its roughness "
-                f"({', '.join(places[:3])}), and {self.shares['motion']:.0%} is the motion itself.")
+        return (f"{at}, {self.shares[self.cause]:.0%} of the output's roughness is {CAUSES[self.cause][0]} "
+                f"({', '.join(places[:3])}); {self.shares['motion']:.0%} is the motion itself.")
 
     @property
     def suggestion(self) -> Suggestion | None:
@@ -135,7 +131,7 @@ class Diagnosis:
         said = f"What to do: {CAUSES[self.cause][1]}."
         if self.cause == "kinks" and (found := self.suggestion) is not None:
             left = 1 - float(found.expected[found.output] / found.total[found.output])
-            said += f" Replace {' and '.join(found.layers)}: expect {-left:.0%} SMP."
+            said += f" Replace {' and '.join(found.layers)}: expect −{left:.0%} SMP."
         return said
 
     def to_frame(self):
@@ -169,7 +165,6 @@ class Diagnosis:
         return "\n".join(lines)
 
 
-@checked(path=FUNCTION, times=_FRAMES)
 def why(model, path: Callable[[Tensor], Tensor], times: Tensor, *, outputs: Sequence[int] | Callable | None = None
         ) -> Diagnosis:
     """Tell apart what makes a model's outputs jerk along a path at a frame rate.
@@ -196,8 +191,8 @@ def why(model, path: Callable[[Tensor], Tensor], times: Tensor, *, outputs: Sequ
     """
     times = checked_times(times)
     step = float(times[-1] - times[0]) / (len(times) - 1)
-    if len(times) > _MOST or float((times.diff() - step).abs().max()) > 1e-6 * step:
-        raise ValueError(f"times: {len(times)} frames: at most {_MOST} evenly spaced ones are judged at a time")
+    if not _FEWEST <= len(times) <= _MOST or float((times.diff() - step).abs().max()) > 1e-6 * step:
+        raise ValueError(f"times: {len(times)} frames: {_FEWEST} to {_MOST} evenly spaced ones are judged at a time")
     model = checked_copy(model, torch.float64)
     moments = times.to(home_of(model, times))
 
@@ -211,7 +206,8 @@ def why(model, path: Callable[[Tensor], Tensor], times: Tensor, *, outputs: Sequ
     rough = float(second.abs().sum())
     if not bool(z.isfinite().all()):
         raise ValueError(f"the model's output is not finite at frame {int((~z.isfinite()).any(1).nonzero()[0])}")
-    jerk = torch.from_numpy(np.eye(len(second)) - savgol_filter(np.eye(len(second)), _WINDOW, 2, axis=0)).to(z)
+    jerk = torch.eye(len(second), dtype=z.dtype) - smooth_course(torch.eye(len(second), dtype=z.dtype))
+    jerk = jerk.to(z.device)
     parts = Counter()
     if rough > 0:
         sign = second.sign() / rough
@@ -233,6 +229,11 @@ def why(model, path: Callable[[Tensor], Tensor], times: Tensor, *, outputs: Sequ
         refusal = str(error)
     return Diagnosis(1 / step, rough / step, float((jerk @ second).abs().mean()) / step**2, shares, found, z.cpu(),
                      attribution, refusal)
+
+
+def smooth_course(second: Tensor) -> Tensor:
+    """What of second differences ``(N, m)`` follows its neighbours: the quadratic fit over nine, at each."""
+    return torch.from_numpy(savgol_filter(second.cpu().numpy(), _WINDOW, 2, axis=0))
 
 
 def _outputs(model, x: Tensor, outputs) -> tuple[Tensor, Tensor]:
@@ -259,7 +260,7 @@ def _shared_out(model, path, times: Tensor, outputs, jerk: Tensor, sign: Tensor)
         calls = {}
 
         def answer(call: UnitCall):
-            seen = describe(call.op, call.args, call.kwargs, smooth=True) if call.moves else None
+            seen = call.describe(smooth=True) if call.moves else None
             if seen is None:
                 return call.plain()
 
@@ -267,16 +268,15 @@ def _shared_out(model, path, times: Tensor, outputs, jerk: Tensor, sign: Tensor)
                 # Copies, so that gains are those of this call alone.
                 own = [part.clone() for part in inputs]
                 y = seen.output(*own)
-                y = y[0] if isinstance(seen, Selection) else y
-                name = f"{call.path}:{call.op}" + (f"#{call.number}" if call.number > 1 else "")
-                calls[_cause(seen), name, seen.kind] = y, *own
+                y = y if isinstance(y, Tensor) else y[0]  # a selection gives its places as well
+                calls[_cause(seen), call.name, seen.kind] = y, *own
                 return inputs[0].copy_(y) if call.in_place else y
 
-            return call.answered_by(unit) if isinstance(seen, Selection) else unit(*seen.inputs)
+            return call.answered_by(unit)
 
         def beside(call: UnitCall):
             if call.moves:
-                behind["decoding", f"{call.path}:{call.op}", call.op] += 1
+                behind["decoding", call.name, call.op] += 1
 
         first = path(times[start:stop]).to(times.device, torch.float64).detach().requires_grad_()
         with torch.enable_grad(), watched(model, answer, beside):
@@ -312,10 +312,11 @@ def _between(rows: Tensor) -> Tensor:
     return torch.nn.functional.pad(rows, (0, 0, 1, 1))
 
 
-def _cause(seen: Hinges | Selection | Steps) -> str:
-    if isinstance(seen, Steps) or (isinstance(seen, Hinges) and seen.jumps):
+def _cause(seen) -> str:
+    """Of a unit's description."""
+    if seen.jumps:
         return "value jumps"
-    return "kinks" if isinstance(seen, Selection) or seen.hinges else "bending"
+    return "kinks" if getattr(seen, "hinges", True) else "bending"
 
 
 def _rows(part: Tensor, count: int) -> Tensor | None:

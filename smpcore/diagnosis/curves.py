@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 import smpcore
-from smpcore.arguments import POSITIVE, checked
 from smpcore.forensics import SAMPLES_NEEDED, Report
 from smpcore.forensics import report as judged
 from smpcore.metric import jump_share, log_dimensionless_jerk, mean_jerk, slope_variation, smp
@@ -80,7 +79,6 @@ class CurveDiagnosis:
         return f"{self.sentence}\n{self.verdict or ''}".strip()
 
 
-@checked(rate=POSITIVE)
 def diagnose_curve(signal, rate: float) -> CurveDiagnosis:
     """Say why a recorded curve jerks.
 
@@ -99,13 +97,14 @@ def diagnose_curve(signal, rate: float) -> CurveDiagnosis:
     z = torch.as_tensor(signal).detach().double().cpu()
     if z.ndim != 1 or len(z) < _FEWEST:
         raise ValueError(f"a curve of shape {tuple(z.shape)}: (N,) with at least {_FEWEST} samples is needed")
+    if not 0 < rate < math.inf:
+        raise ValueError(f"rate = {rate!r}: it must be above 0")
     jumps, h = float(jump_share(z)), 1 / rate  # NaN and infinity are refused here
     if float(z.max()) == float(z.min()):
         raise ValueError("the curve is constant: record it while its input moves")
     bends = [float(slope_variation(z, h, step * h)) for step in (1, 2)]
     growth = math.log2(max(bends[0], 1e-300) / max(bends[1], 1e-300))
-    with np.errstate(all="ignore"):
-        total = float(smp(z - 0.0, h)) if jumps <= _JUMPS else float("nan")
+    total = float(smp(z, h)) if jumps <= _JUMPS else math.nan
     kinks = 0.0 if math.isnan(total) else min(1.0, total / max(bends[0], 1e-300))
     told = {"value jumps": jumps > _JUMPS, "noise": growth > _NOISE, "kinks": kinks > _KINKS,
             "too coarse": growth > _COARSE, "motion": True}
@@ -158,4 +157,4 @@ def read_curve(file: str | os.PathLike, column: str | None = None) -> np.ndarray
     if column not in numbers:
         which = "name one with --column" if column is None else f"{column!r} is none of them"
         raise ValueError(f"{str(file)!r} has these columns of numbers: {', '.join(numbers) or 'none'}; {which}")
-    return numbers[column].to_numpy(dtype=np.float64)
+    return numbers[column].to_numpy(dtype=np.float64, copy=True)  # torch warns of what is only read

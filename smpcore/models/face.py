@@ -66,6 +66,9 @@ class FaceNetwork(nn.Module):
     The sides go 48, 46, 23, 21, 10, 8, 4, 3: nothing is padded, and the poolings round up.
     """
 
+    #: What `smpcore.paths.picture` needs to make its input.
+    picture_input = FACE_INPUT
+
     def __init__(self):
         super().__init__()
         self.conv1, self.prelu1, self.pool1 = nn.Conv2d(3, 32, 3), nn.PReLU(32), _pool(3)
@@ -106,6 +109,9 @@ class Candidate(NamedTuple):
 class RefineNetwork(nn.Module):
     """R-Net: (P, 3, 24, 24) to `Candidate`. Three convolutions, PReLU after each, two max poolings, two heads."""
 
+    #: What `smpcore.paths.picture` needs to make its input.
+    picture_input = FACE_INPUT | {"size": 24}
+
     def __init__(self):
         super().__init__()
         self.conv1, self.prelu1, self.pool1 = nn.Conv2d(3, 28, 3), nn.PReLU(28), _pool(3)
@@ -124,6 +130,9 @@ class RefineNetwork(nn.Module):
 
 class ProposalNetwork(nn.Module):
     """P-Net: (P, 3, 12, 12) or larger to `Candidate`. Convolutions alone, PReLU after each, one max pooling."""
+
+    #: What `smpcore.paths.picture` needs to make its input.
+    picture_input = FACE_INPUT | {"size": 12}
 
     def __init__(self):
         super().__init__()
