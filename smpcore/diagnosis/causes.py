@@ -239,6 +239,8 @@ def smooth_course(second: Tensor) -> Tensor:
 
 def _outputs(model, x: Tensor, outputs) -> tuple[Tensor, Tensor]:
     """The inputs as the model took them, and the outputs ``(P, m)``."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"the path returns a {type(x).__name__}: it must return a torch tensor (P, *input_shape)")
     x = x.to(home_of(model, x), torch.float64)
     with runs(torch.float64, x, model):
         return x, choose_outputs(model(x), outputs, len(x))
@@ -261,7 +263,10 @@ def _shared_out(model, path, times: Tensor, outputs, jerk: Tensor, sign: Tensor)
         calls = {}
 
         def answer(call: UnitCall):
-            seen = call.describe(smooth=True) if call.moves else None
+            try:
+                seen = call.describe(smooth=True) if call.moves else None
+            except ValueError:  # it switches in a way that is not followed
+                seen = beside(call)
             if seen is None:
                 return call.plain()
 
@@ -285,15 +290,13 @@ def _shared_out(model, path, times: Tensor, outputs, jerk: Tensor, sign: Tensor)
         if not z.requires_grad:
             return False
         rows = slice(start, stop - 2)
-        ends = [first, *(part for call in calls.values() for part in call)]
-        of_input, *gains = torch.autograd.grad(z, ends, _between(back[rows]), retain_graph=True, allow_unused=True)
+        ends = [(key, 1 - 2 * (place > 0), part) for key, call in calls.items() for place, part in enumerate(call)]
+        gains = torch.autograd.grad(z, [first, *(part for *_, part in ends)], _between(back[rows]), retain_graph=True,
+                                    allow_unused=True)
+        for (key, way, part), gain in zip(ends, gains[1:], strict=True):
+            if gain is not None and (laid := _rows(part.detach(), stop - start)) is not None:
+                found[key] += way * float((_rows(gain, stop - start)[1:-1] * laid.diff(n=2, dim=0)).sum())
         of_input = torch.autograd.grad(z, first, _between(sign[rows]), allow_unused=True)[0]
-        for key, call in calls.items():
-            for place, part in enumerate(call):
-                gain = gains.pop(0)
-                if gain is not None and (laid := _rows(part, stop - start)) is not None:
-                    bend = laid.detach().diff(n=2, dim=0)
-                    found[key] += (1 if place == 0 else -1) * float((_rows(gain, stop - start)[1:-1] * bend).sum())
         near = jerk[rows].any(0).nonzero()
         a, b = int(near.min()), int(near.max()) + 1
         bend = path(times[a:b + 2]).to(first).flatten(1).diff(n=2, dim=0)
