@@ -29,7 +29,8 @@ FLOORS = (
 MEASUREMENTS = {"attribution", "tracing", "metric", "forensics"}
 #: The doors of the house, which belong to no room.
 OPENINGS = {"__init__", "__main__"}
-MOST_ARROWS, MOST_LINES = 30, 8_700
+# Nine of the arrows are the diagnosis's, in which the measurements meet.
+MOST_ARROWS, MOST_LINES = 37, 9_600
 
 
 def room_of(path: Path) -> str:
