@@ -27,7 +27,7 @@ FLOORS = (
 )
 #: What no prediction imports, so that predicted and measured stay two ways to one number.
 MEASUREMENTS = {"attribution", "tracing", "metric", "forensics"}
-MOST_ARROWS, MOST_LINES = 30, 8_700
+MOST_ARROWS, MOST_LINES = 30, 9_050
 
 
 def room_of(path: Path) -> str:
@@ -133,6 +133,8 @@ EXTRAS = {
                 "cross_validate(bank(), 'kinked')"),
     "joblib": ("notebooks", "joblib", "from smpcore import models; models.face_network()"),
     "lz4": ("notebooks", "lz4", "from smpcore import models; models.face_network()"),
+    "snntorch": ("notebooks", "snntorch", "from smpcore.experiments.jumping_systems import SpikingStress; "
+                 "SpikingStress({}, 1)"),
     "tqdm": ("notebooks", "tqdm", "from smpcore import forensics; forensics.make_bank([])"),
     "transformers": ("architectures", "transformers", "from smpcore.experiments.architectures import build; "
                      "build('vit')"),
