@@ -41,6 +41,11 @@ def job(chosen) -> int:
     if chosen.list:
         print(report_page.listing(paths))
         return 0
+    if chosen.student:
+        import student
+        copies = student.write(paths, Path(chosen.student).resolve())
+        print(f"{len(copies)} notebooks without solutions and outputs: {copies[0].parent}")
+        return 0
     given = from_file(Path(chosen.file).resolve(), names, available) if chosen.file else {name: {} for name in names}
     for path in paths:
         known = parameters_of(path)

@@ -38,8 +38,8 @@ def here(monkeypatch):
 
 def chosen(folder, **given):
     return argparse.Namespace(**{"notebooks": [], "p": [], "file": None, "output": None, "jobs": 1, "here": True,
-                                 "connection": None, "list": False, "lab": False, "sweep": [], "scheduler": None,
-                                 "force": False, "source": str(folder), **given})
+                                 "connection": None, "list": False, "lab": False, "student": None, "site": False, "sweep": [],
+                                 "scheduler": None, "force": False, "source": str(folder), **given})
 
 
 def test_one_failing_notebook_does_not_stop_the_others(notebooks, tmp_path):
