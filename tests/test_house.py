@@ -22,11 +22,13 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     {"arguments", "units", "paths", "device"},
     {"inspection", "metric", "signals", "experiments", "plotting"},
-    {"attribution", "tracing", "propagation", "forensics", "models"},
-    {"smoothing"},
+    {"attribution", "tracing", "propagation", "forensics", "models", "smoothing"},
+    {"diagnosis"},
 )
 #: What no prediction imports, so that predicted and measured stay two ways to one number.
 MEASUREMENTS = {"attribution", "tracing", "metric", "forensics"}
+#: The doors of the house, which belong to no room.
+OPENINGS = {"__init__", "__main__"}
 MOST_ARROWS, MOST_LINES = 30, 8_700
 
 
@@ -66,11 +68,11 @@ def code_lines(path: Path) -> int:
 
 def arrows() -> set[tuple[str, str]]:
     return {(room_of(path), other) for path in MODULES for other in imported(path) if path.parent != PACKAGE
-            or path.name != "__init__.py"}
+            or path.stem not in OPENINGS}
 
 
 def test_every_room_is_on_the_plan():
-    assert {room_of(path) for path in MODULES} - {"__init__"} == set().union(*FLOORS)
+    assert {room_of(path) for path in MODULES} - OPENINGS == set().union(*FLOORS)
 
 
 def test_a_room_imports_lower_floors_only():
@@ -134,6 +136,7 @@ EXTRAS = {
     "joblib": ("notebooks", "joblib", "from smpcore import models; models.face_network()"),
     "lz4": ("notebooks", "lz4", "from smpcore import models; models.face_network()"),
     "tqdm": ("notebooks", "tqdm", "from smpcore import forensics; forensics.make_bank([])"),
+    "typer": ("cli", "typer", "import smpcore.diagnosis.command_line"),
     "transformers": ("architectures", "transformers", "from smpcore.experiments.architectures import build; "
                      "build('vit')"),
 }

@@ -121,8 +121,9 @@ def relax(model: nn.Module, calibration: Tensor, *, layers: Sequence[str] | None
     Notes
     -----
     A module that does nothing but one such call is replaced by a smooth one. A call within other code is answered
-    while the model runs, by a `torch.overrides.TorchFunctionMode`; such a model can be copied and its state saved, but
-    not pickled whole. What has its value jump, or is sorted, is left as it is.
+    while the model runs, by a `torch.overrides.TorchFunctionMode`. Either way ``torch.save`` stores the new model, and
+    ``torch.load(file, weights_only=False)`` gives it back wherever smpcore and the model's own class can be imported.
+    What has its value jump, or is sorted, is left as it is.
     """
     model = getattr(model, "_orig_mod", model)
     sharpness = _SHARPNESS | dict(sharpness)
@@ -342,22 +343,30 @@ def _install(model: nn.Module, sites: dict[tuple, _Site]) -> None:
             owner.relaxed[f"{op}#{number}"] = site.unit
             routed = True
     if routed:
-        kind = type(model)
-        model.__class__ = type(kind.__name__, (_Routed, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+        model.forward = _Routed(model)
 
 
 class _Routed:
-    """Of a model in which calls within other code are answered by smooth units."""
+    """The forward of a model in which calls within other code are answered by smooth units.
 
-    def forward(self, *args, **kwargs):
+    It stands in the place of the method in that one model, so that the model keeps its class, and is pickled and
+    copied with it.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model, self.forward = model, vars(model).get("forward")
+
+    def __call__(self, *args, **kwargs):
         def answer(call):
-            owner = self if call.path == "model" and "model" not in self._modules else self.get_submodule(call.path)
+            inside = call.path != "model" or "model" in self.model._modules
+            owner = self.model.get_submodule(call.path) if inside else self.model
             units = owner._modules.get("relaxed", {})
             name = f"{call.op}#{call.number}"
             return call.answered_by(units[name]) if name in units else call.plain()
 
-        with watched(self, answer):
-            return super().forward(*args, **kwargs)
+        forward = self.forward or type(self.model).forward.__get__(self.model)
+        with watched(self.model, answer):
+            return forward(*args, **kwargs)
 
 
 @contextmanager

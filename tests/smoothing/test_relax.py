@@ -1,6 +1,7 @@
 """A network made smooth: on every model of the table of cases, and what is refused."""
 
 import copy
+import io
 import math
 
 import cases
@@ -104,9 +105,26 @@ def test_calls_within_code_are_found_by_their_names():
     path, ends = paths.line(*inputs((4,), 2)), dict(outputs=lambda found: found["answer"])
     assert [layer.name for layer in attribute(relaxed.model, path, TIMES, **ends).layers] == ["model:relu"]
     assert float(attribute(relax(model, inputs((4,))).model, path, TIMES, **ends).total.sum()) == 0
-    # A copy works like the model itself.
-    x = inputs((4,), 5)
-    torch.testing.assert_close(copy.deepcopy(relaxed.model)(x)["answer"], relaxed.model(x)["answer"], rtol=0, atol=0)
+
+
+def _saved(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, _saved])
+def test_a_copy_and_a_file_hold_the_smooth_model(again):
+    relaxed = relax(Called().double().eval(), inputs((4,))).model
+    other, x = again(relaxed), inputs((4,), 5)
+    assert type(other) is Called
+    torch.testing.assert_close(other(x)["answer"], relaxed(x)["answer"], rtol=0, atol=0)
+    path = paths.line(*inputs((4,), 2))
+    assert float(attribute(other, path, TIMES, outputs=lambda found: found["answer"]).total.sum()) == 0
+    # It holds weights of its own.
+    other.last.weight.data.zero_()
+    assert bool((other(x)["answer"] != relaxed(x)["answer"]).any())
 
 
 def test_the_refit_brings_outputs_back():
