@@ -7,7 +7,7 @@ seed included: on the same machine it trains to the same network.
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -112,10 +112,6 @@ class Recipe:
         path = self.path()
         return path.position(times) if self.task == "position" else path.angles(times)
 
-    def as_dict(self) -> dict:
-        """The recipe as plain values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -130,14 +126,14 @@ class Trained:
     test_error: float
     before: float
 
-    @checked(samples=whole(2), chunk=whole())
-    def curves(self, samples: int, *, chunk: int = 1000) -> tuple[Tensor, float]:
-        """The outputs along the recipe's path: (2, samples) float64 on the CPU, and the spacing in t."""
+    @checked(samples=whole(2), chunk=whole(), path=optional(FUNCTION))
+    def curves(self, samples: int, *, chunk: int = 1000, path: Callable | None = None) -> tuple[Tensor, float]:
+        """The outputs along a path, the recipe's where None: (2, samples) float64 on the CPU, and the spacing in t."""
         times = torch.linspace(0, 2 * torch.pi, samples, dtype=torch.float64)
-        parameter = next(self.model.parameters())
+        place, path = next(self.model.parameters()).device, path or self.recipe.path()
         model = copy.deepcopy(self.model).to(torch.float64)
         with torch.no_grad():
-            parts = [model(self.recipe.path()(part.to(parameter.device))) for part in times.split(chunk)]
+            parts = [model(path(part.to(place))) for part in times.split(chunk)]
         return torch.cat(parts).T.cpu().contiguous(), float(times[1] - times[0])
 
 
