@@ -23,7 +23,10 @@ def test_measured_moments_run_on_the_reference_path_only():
     model[0].register_forward_hook(lambda module, given, out: ran.append(given[0].detach().clone()))
     along = paths.circle(32, seed=1)
     found = propagation.predict_network(model, paths.circle(32, seed=2), times, moments="measured", reference=along)
-    assert torch.equal(torch.cat(ran), along(times))
+    # Stretches share their ends, and each is gone along once: there is no pooling.
+    seen = torch.cat(ran)
+    assert len(times) <= len(seen) <= 1.15 * len(times)
+    assert float(torch.cdist(seen, along(times)).amin(1).max()) < 1e-5
     truth = attribute(model, paths.circle(32, seed=2), times)
     # One draw of 256 units a layer on another circle: a fifth covers its scatter.
     assert float(found.total[0]) == pytest.approx(float(truth.total[0]), rel=0.2)
@@ -81,9 +84,12 @@ def test_moments_of_parts_join():
     x, slope = torch.randn(2, 50, 3, dtype=F64, generator=torch.Generator().manual_seed(0)) + 1e6
     gains = torch.randn(2, 50, 3, dtype=F64, generator=torch.Generator().manual_seed(1))
     moments = measured_moments.Moments()
+    weights = torch.rand(50, dtype=F64, generator=torch.Generator().manual_seed(2))
     for part in (slice(0, 1), slice(1, 20), slice(20, 50)):
-        moments.add((x[part], slope[part]), gains[:, part])
-    torch.testing.assert_close(moments.mean, x.mean(0))
-    torch.testing.assert_close(moments.var, x.var(0), rtol=1e-8, atol=0)
-    torch.testing.assert_close(moments.slope_var, (slope**2).mean(0))
-    torch.testing.assert_close(moments.size, gains.abs().mean(1))
+        moments.add(weights[part], (x[part], slope[part]), gains[:, part])
+    share = weights / weights.sum()
+    mean = share @ x
+    torch.testing.assert_close(moments.mean, mean)
+    torch.testing.assert_close(moments.var, share @ (x - mean) ** 2, rtol=1e-7, atol=0)
+    torch.testing.assert_close(moments.slope_var, share @ slope**2)
+    torch.testing.assert_close(moments.size, torch.einsum("p,mpn->mn", share, gains.abs()))
