@@ -85,8 +85,6 @@ CALLS = [
     (benchmarks.sampled_slopes, {"model": SMALL, "start": LINE[0], "end": LINE[1], "samples": 3, "chunk": 2},
      {"model": (*MODULE, nn.Sequential(nn.GELU())), "start": TENSOR[:4], "end": TENSOR, "samples": (*COUNT, 1),
       "chunk": COUNT}),
-    (benchmarks.finely_sampled_smp, {"model": SMALL, "start": LINE[0], "end": LINE[1], "samples": 3, "chunk": 2},
-     {"model": MODULE, "start": TENSOR[:4], "end": TENSOR, "samples": COUNT, "chunk": COUNT}),
     (benchmarks.transform_line, {"model": SMALL, "start": LINE[0], "end": LINE[1], "parts": 1},
      {"model": (*MODULE, nn.Sequential(nn.GELU()), nn.Sequential(nn.MaxPool2d(2, ceil_mode=True)),
                 nn.Sequential(nn.Conv2d(1, 1, 3, padding_mode="circular"))),

@@ -30,7 +30,7 @@ from smpcore import (
 )
 from smpcore.experiments import regressors as training
 from smpcore.experiments.architectures import ARCHITECTURES
-from smpcore.experiments.benchmarks import finely_sampled_smp, forward_pass, sampled_slopes, transform_line
+from smpcore.experiments.benchmarks import forward_pass, sampled_slopes, transform_line
 from smpcore.models import cnn, mlp, reference_cnn, reference_line
 from smpcore.paths import blob, circle, line
 from smpcore.propagation.closed_forms import crossing_variance as crossings
@@ -169,7 +169,6 @@ CASES = {
     "attribute, many outputs": lambda d: attributed(mlp(6, 5, width=16, depth=2).to(d), circle(6), times(d)),
     "trace_line": traced,
     "transform_line": lambda d: [transform_line(reference_cnn().to(d), *short_line(d)).times],
-    "finely_sampled_smp": lambda d: [torch.tensor(finely_sampled_smp(reference_cnn().to(d), *short_line(d), 101))],
     "forward_pass": lambda d: [forward_pass(reference_cnn().to(d), line(*short_line(d)), times(d))],
     "sampled_slopes": lambda d: [sampled_slopes(reference_cnn().double().to(d), *short_line(d), 33)],
     "linear_smp": lambda d: [propagation.linear_smp(tensor(3, 5).to(d), tensor(5, seed=1).abs().to(d))],
@@ -237,7 +236,7 @@ ELSEWHERE = {
     **dict.fromkeys(["arguments.*"], "checks arguments, wherever they are"),
     "ValueJumpWarning": "is a warning",
     **dict.fromkeys(["chunks", "device.describe", "resolve"], "is about devices themselves"),
-    **dict.fromkeys(["in_turns", "peak_bytes", "Transfers"], "watches work on any device"),
+    **dict.fromkeys(["in_turns", "peak_bytes"], "watches work on any device"),
     **dict.fromkeys(["rms_error", "samples_needed", "auc", "averaged", "cross_validate", "degrade", "table", "bank",
                      "recipes", "probability_kinked", "verdict", "scipy_composition", "forensics.features"],
                     "works on the host"),

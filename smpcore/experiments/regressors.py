@@ -10,7 +10,7 @@ import copy
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -117,10 +117,6 @@ class Recipe:
         path = self.path()
         return path.position(times) if self.task == "position" else path.angles(times)
 
-    def as_dict(self) -> dict:
-        """The recipe as plain values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -135,14 +131,14 @@ class Trained:
     test_error: float
     before: float
 
-    @checked(samples=whole(2), chunk=whole())
-    def curves(self, samples: int, *, chunk: int = 1000) -> tuple[Tensor, float]:
-        """The outputs along the recipe's path: (2, samples) float64 on the CPU, and the spacing in t."""
+    @checked(samples=whole(2), chunk=whole(), path=optional(FUNCTION))
+    def curves(self, samples: int, *, chunk: int = 1000, path: Callable | None = None) -> tuple[Tensor, float]:
+        """The outputs along a path, the recipe's where None: (2, samples) float64 on the CPU, and the spacing in t."""
         times = torch.linspace(0, 2 * torch.pi, samples, dtype=torch.float64)
-        parameter = next(self.model.parameters())
+        place, path = next(self.model.parameters()).device, path or self.recipe.path()
         model = copy.deepcopy(self.model).to(torch.float64)
         with torch.no_grad():
-            parts = [model(self.recipe.path()(part.to(parameter.device))) for part in times.split(chunk)]
+            parts = [model(path(part.to(place))) for part in times.split(chunk)]
         return torch.cat(parts).T.cpu().contiguous(), float(times[1] - times[0])
 
 
@@ -190,7 +186,7 @@ def stored(recipe: Recipe, *, device: torch.device | str = "cpu") -> Trained | N
     test = _pictures(recipe, 512, torch.Generator().manual_seed(99_991), device)
     before = _error(model, *test)
     with np.load(_FILE) as weights:
-        flat = torch.from_numpy(weights[json.dumps(recipe.as_dict())]).to(device)
+        flat = torch.from_numpy(weights[json.dumps(vars(recipe))]).to(device)
     torch.nn.utils.vector_to_parameters(flat, model.parameters())
     return Trained(recipe, model, _error(model, *test), before)
 
@@ -253,5 +249,5 @@ def _error(model: nn.Module, pictures: Tensor, answers: Tensor) -> float:
 
 if __name__ == "__main__":
     np.savez_compressed(_FILE, **{
-        json.dumps(each.as_dict()): nn.utils.parameters_to_vector(train(each).model.parameters()).detach().numpy()
+        json.dumps(vars(each)): nn.utils.parameters_to_vector(train(each).model.parameters()).detach().numpy()
         for each in STORED})

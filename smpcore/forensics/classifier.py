@@ -4,6 +4,7 @@ The bank holds, for every network and each of several paths, the features of its
 to few bits, and with fewer samples.
 """
 
+from dataclasses import asdict
 from typing import NamedTuple
 
 import numpy as np
@@ -102,7 +103,7 @@ def bank_entry(recipe, curves: np.ndarray, test_error: float) -> dict:
     for length in {each.shape[-1] for each in worse.values()}:  # those of one length at a time: it is quicker
         names = [name for name in worse if worse[name].shape[-1] == length]
         features |= zip(names, curve_features(np.stack([worse[name] for name in names])), strict=True)
-    return {"recipe": recipe.as_dict(), "kinked": recipe.kinked, "sharp": recipe.sharp,
+    return {"recipe": asdict(recipe), "kinked": recipe.kinked, "sharp": recipe.sharp,
             "max pooling": recipe.pooling == "max", "test_error": round(test_error, 4),
             "features": {name: [[float(f"{value:.3g}") for value in row] for row in features[name]]
                          for name in CONDITIONS}}

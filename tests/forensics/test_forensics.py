@@ -180,7 +180,7 @@ def test_a_file_made_for_other_features_is_refused(tmp_path, monkeypatch, change
 
 def test_the_bank_has_sixty_networks_of_varied_widths_seeds_and_tasks():
     bank = forensics.bank()
-    assert [entry["recipe"] for entry in bank] == [recipe.as_dict() for recipe in recipes()]
+    assert [entry["recipe"] for entry in bank] == [dataclasses.asdict(recipe) for recipe in recipes()]
     assert len(bank) >= 60
     assert max(entry["test_error"] for entry in bank) < 0.5
     for name, least in (("channels", 3), ("task", 2), ("activation", 6), ("pooling", 3), ("seed", 60)):

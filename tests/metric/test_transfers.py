@@ -7,9 +7,9 @@ all before it is done. That may happen a fixed number of times in a chunk; it mu
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
+from transfers import Transfers
 
 from smpcore import attribute, find_kinks, propagation, smp, trace_line
-from smpcore.experiments.benchmarks import Transfers
 from smpcore.metric import background_fit, kink_residual
 from smpcore.models import cnn, mlp, reference_cnn, reference_line
 from smpcore.paths import circle, line
