@@ -1,8 +1,8 @@
 """A trained network predicted from what each of its units does along another path of the same family.
 
-The model runs along the reference path only: there each unit's mean, variance, slope variance and gain are taken,
-and where a max pooling stands the covariances of its windows. On the path that is predicted nothing runs; what is
-left between the two is the Gaussian law.
+The model runs along the reference path only: there each unit's mean, variance, slope variance and gain are taken, in
+short stretches, and where a max pooling stands the covariances of its windows. On the path that is predicted nothing
+runs; what is left between the two is the Gaussian law, and how the paths differ.
 """
 
 import copy
