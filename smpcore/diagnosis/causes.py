@@ -1,8 +1,8 @@
 """Why an output jerks at a frame rate: its second differences from frame to frame, shared out over what makes them.
 
-Let z_n be the outputs for the frames x_n, and z̃_n those for x̃_n, the same inputs moved smoothly (the quartic fit over 15
-frames, at each). What goes away with the input's own jerk is Δ²(z − z̃), with Δ²z_n = z_{n+1} − 2z_n + z_{n−1}. The rest
-is the network's: with the gains g of frame n, an operation y = op(a) adds
+Let z_n be the outputs for the frames x_n, and z̃_n those for x̃_n, the same inputs moved smoothly (the quartic fit over
+15 frames, at each). What goes away with the input's own jerk is Δ²(z − z̃), with Δ²z_n = z_{n+1} − 2z_n + z_{n−1}. The
+rest is the network's: with the gains g of frame n, an operation y = op(a) adds
 
     c_n = ⟨g_y, Δ²y_n⟩ − ⟨g_a, Δ²a_n⟩
 
@@ -10,11 +10,11 @@ to Δ²z̃_n, 0 for what is linear, and over all operations, J_n being the model
 
     Δ²z̃_n = J_n Δ²x̃_n + Σ c_n
 
-exactly and whatever switches between the frames. What follows its neighbours smoothly is motion; the rest is jerk. With
-S the quadratic fit over 13 frames and s the sign of Δ²z, the share of a part c of Δ²z is Σ s (c − Sc) / Σ|Δ²z|, and that
-of the motion Σ s S(Δ²z) / Σ|Δ²z|: the shares of Σ|Δ²z|/h, the slope variation at the frame's step h, add up to one. Of
-jerk that is white, S takes an eighth to a quarter for motion. All outputs together take one backward pass (our own
-derivation). The linearised model alone, J_n Δ²x_n, tells the input's own only where it is small: the face pipeline
+exactly and whatever switches between the frames. What follows its neighbours smoothly is motion; the rest is jerk.
+With S the quadratic fit over 13 frames and s the sign of Δ²z, the share of a part c of Δ²z is Σ s (c − Sc) / Σ|Δ²z|,
+and that of the motion Σ s S(Δ²z) / Σ|Δ²z|: the shares of Σ|Δ²z|/h, the slope variation at the frame's step h, add up to
+one. Of jerk that is white, S takes an eighth to a quarter for motion. All outputs together take one backward pass (our
+own derivation). The linearised model alone, J_n Δ²x_n, tells the input's own only where it is small: the face pipeline
 behind a box that is off by two pixels passes for kinked by it.
 """
 
