@@ -20,6 +20,7 @@ behind a box that is off by two pixels passes for kinked by it.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -282,7 +283,7 @@ def _shared_out(model, smooth: _Smoothed, count: int, outputs, back: Tensor) -> 
     found, behind = Counter(), Counter()
 
     def work(start, stop):
-        calls = {}
+        calls, z = {}, None
 
         def answer(call: UnitCall):
             seen = call.describe(smooth=True) if call.moves else None
@@ -304,9 +305,11 @@ def _shared_out(model, smooth: _Smoothed, count: int, outputs, back: Tensor) -> 
                 behind["decoding", call.name, call.op] += 1
 
         first = smooth(start, stop).detach().requires_grad_()
-        with torch.enable_grad(), watched(model, answer, beside):
+        with suppress(ValueError), torch.enable_grad(), watched(model, answer, beside):
             z = _outputs(model, first.clone(), outputs)
-        if not z.requires_grad:
+        # The model ran before, without derivatives: numpy within it, for instance, does not run with them.
+        if z is None or not z.requires_grad:
+            behind["decoding", "model", "no derivative passes it"] += 1
             return False
         ends = [(("input", "the path", "input"), 1, first),
                 *((key, 1 - 2 * (place > 0), part) for key, call in calls.items() for place, part in enumerate(call))]
