@@ -136,6 +136,8 @@ EXTRAS = {
                 "cross_validate(bank(), 'kinked')"),
     "joblib": ("notebooks", "joblib", "from smpcore import models; models.face_network()"),
     "lz4": ("notebooks", "lz4", "from smpcore import models; models.face_network()"),
+    "snntorch": ("notebooks", "snntorch", "from smpcore.experiments.jumping_systems import SpikingStress; "
+                 "SpikingStress({}, 1)"),
     "tqdm": ("notebooks", "tqdm", "from smpcore import forensics; forensics.make_bank([])"),
     "typer": ("cli", "typer", "import smpcore.diagnosis.command_line"),
     "transformers": ("architectures", "transformers", "from smpcore.experiments.architectures import build; "
