@@ -41,8 +41,8 @@ CAUSES = {
     "value jumps": ("value jumps", "replace the operation by a continuous one"),
     "kinks": ("kinks", "make these layers smooth, by `smpcore relax`"),
     "bending": ("smooth but sharp bending", "lower the units' sharpness, or take more frames"),
-    "input": ("the input's own", "not your network: steady what feeds it, such as the box of a crop, or take more frames "
-              "where it moves far from one to the next"),
+    "input": ("the input's own", "not your network: steady what feeds it, such as the box of a crop, or take more "
+              "frames where it moves far from one to the next"),
     "not repeatable": ("not repeatable", "not your network's layers: the same input gives another output; call eval(), "
                        "and fix what draws random numbers"),
     "decoding": ("decoding", "not your network's layers: replace the selection behind them, an argmax by a soft argmax "
