@@ -57,8 +57,8 @@ _JUDGED = Kind(Judged, ": it must be a Judged, as cross_validate() gives it", br
 
 
 @checked(condition=one_of(CONDITIONS), seed=whole(0), curve=Kind(
-    object, "", lambda curve: curve.ndim == 1 and np.isfinite(curve).all() and np.ptp(curve) > 0,
-    ": it must be an array (N,) of finite numbers, not all the same"))
+    object, ": it must be an array (N,) of finite numbers, not all the same",
+    lambda curve: curve.ndim == 1 and np.isfinite(curve).all() and np.ptp(curve) > 0))
 def degrade(curve: np.ndarray, condition: str, seed: int) -> np.ndarray:
     """A curve (N,) as a condition of `CONDITIONS` leaves it; the seed draws its noise.
 

@@ -118,10 +118,8 @@ def circle_through(first: torch.Tensor, second: torch.Tensor, third: torch.Tenso
     first, second, third = _inputs({"first": first, "second": second, "third": third})
     to_second, to_third = second - first, third - first
     # The centre is first + α to_second + β to_third, equally far from all three: two linear equations.
-    gram = torch.stack([
-        torch.stack([(to_second * to_second).sum(), (to_second * to_third).sum()]),
-        torch.stack([(to_second * to_third).sum(), (to_third * to_third).sum()]),
-    ])
+    sides = torch.stack([to_second, to_third]).flatten(1)
+    gram = sides @ sides.T
     if torch.linalg.det(gram) <= 1e-12 * gram[0, 0] * gram[1, 1]:
         raise ValueError("the three inputs lie on one line: no circle passes through them; use line()")
     alpha, beta = torch.linalg.solve(gram, gram.diagonal() / 2)
