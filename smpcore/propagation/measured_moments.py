@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.autograd import forward_ad
 
 from smpcore.propagation.closed_forms.gaussian_max import leads_at, ties, with_zero
-from smpcore.propagation.closed_forms.unit_rule import hinge_rates, refuse_jumps, two_slopes
+from smpcore.propagation.closed_forms.unit_rule import crossing_number, hinge_rates, refuse_jumps, two_slopes
 from smpcore.propagation.layer_graph import Step, read_graph, steps
 from smpcore.propagation.path_nodes import inputs
 from smpcore.propagation.random_weights.max_pool import check_size
@@ -126,7 +126,7 @@ _WINDOWS, _POINTS = 300, 32
 
 
 def predict_from_reference(model: nn.Module, reference, times: Tensor) -> list[tuple]:
-    """``[(step, smp (m,), standard error (m,))]`` for each call that can switch.
+    """``[(step, smp (m,), standard error (m,), kinks (m,))]`` for each call that can switch.
 
     A unit's kinks: T λ/(σ√(2π)) exp(−μ²/2σ²) · |p − q| · E|gain|, with moments over the reference path. A window of
     a max pooling is the maximum of its signals (`rules.max_pool_smp`). Behind a ReLU they are the ReLU's inputs, with
@@ -154,13 +154,16 @@ def predict_from_reference(model: nn.Module, reference, times: Tensor) -> list[t
     return [(graph[number], *parts) for number, parts in sorted(found.items())]
 
 
-def _elementwise(step: Step, seen: Moments, duration: float) -> tuple[Tensor, Tensor]:
-    """Rice's formula at each hinge with each unit's own moments, times its own mean |gain|: ``(m,)``."""
+def _elementwise(step: Step, seen: Moments, duration: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Rice's formula at each hinge with each unit's own moments, times its own mean |gain|: ``(m,)`` each."""
     refuse_jumps(step.seen, step.name)
     unit = step.describe(seen.mean[None])
-    made = sum(rate for rate, *_ in hinge_rates(unit, seen.mean, seen.var, seen.slope_var))
+    hinges = hinge_rates(unit, seen.mean, seen.var, seen.slope_var)
+    made = sum(rate for rate, *_ in hinges)
+    crossed = sum(rate / torch.where(step == 0, 1.0, step.abs()) for rate, _, step in hinges)
     smp = duration * (seen.size * made).flatten(1).sum(-1)
-    return smp, torch.zeros_like(smp)
+    kinks = duration * ((seen.size > 0) * crossing_number(torch.as_tensor(crossed), seen.slope_var)).flatten(1).sum(-1)
+    return smp, torch.zeros_like(smp), kinks
 
 
 class _Pool:
@@ -189,20 +192,24 @@ class _Pool:
         self.channel, self.window = self.picked // self.size.shape[2], self.picked % self.size.shape[2]
         self.members = where.to(chance.device)[self.window]
 
-    def predicted(self, rows: tuple[Tensor, Tensor] | None, duration: float) -> dict[int, tuple[Tensor, Tensor]]:
-        """Swaps of the lead, and for a ReLU before it where the leader passes 0: ``{step: (smp, error)}``."""
+    def predicted(self, rows: tuple[Tensor, Tensor] | None, duration: float) -> dict[int, tuple[Tensor, ...]]:
+        """Swaps of the lead, and for a ReLU before it where the leader passes 0: ``{step: (smp, error, kinks)}``."""
         if rows is None:
             zero = self.size.new_zeros(len(self.size))
-            return dict.fromkeys([self.number, *([self.relu] if self.alone else [])], (zero, zero))
+            return dict.fromkeys([self.number, *([self.relu] if self.alone else [])], (zero, zero, zero))
         mean, cov, slope_cov = _moments(*rows, self.members < 0)
         weight = duration * self.size[:, self.channel, self.window] / self.chance[self.picked]
         if self.relu is not None:
             mean, cov, slope_cov = with_zero(mean, cov, slope_cov)
         found = ties(cov, slope_cov, mean, torch.ones_like(mean, dtype=torch.bool))
-        each = found.strength * leads_at(found, _POINTS)
-        zero = found.second == self.members.shape[1]
-        made = {self.number: _weighted(each[..., ~zero].sum(-1), weight)}
-        return made | ({self.relu: _weighted(each[..., zero].sum(-1), weight)} if self.alone else {})
+        leads, zero = leads_at(found, _POINTS), found.second == self.members.shape[1]
+
+        def made(pairs):
+            smp, ties = ((leads * each)[..., pairs].sum(-1) for each in (found.strength, found.number))
+            seen = duration / self.chance[self.picked] * (weight > 0)
+            return *_weighted(smp, weight), _weighted(ties, seen)[0]
+
+        return {self.number: made(~zero)} | ({self.relu: made(zero)} if self.alone else {})
 
 
 def _weighted(rate: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

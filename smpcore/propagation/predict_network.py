@@ -43,6 +43,8 @@ class LayerPrediction:
     smp_se
         ``(m,)`` Monte Carlo standard error: of moments drawn before it, of gains drawn behind it, and of the windows
         and integrals of a pooling. 0 where there are none.
+    kinks
+        ``(m,)`` how many kinks of each output it makes, expected.
     how
         ``"simulated"`` where that error is above 0 for any output, else ``"closed form"``.
     """
@@ -51,6 +53,7 @@ class LayerPrediction:
     kind: str
     smp: Tensor
     smp_se: Tensor
+    kinks: Tensor
     how: str
 
 
@@ -62,6 +65,10 @@ class NetworkPrediction:
     ----------
     total, total_se
         ``(m,)`` the sum over the layers, and its Monte Carlo standard error.
+    kinks
+        ``(m,)`` expected number of kinks, the sum over the layers. Every switch of a unit counts that an open path
+        joins to the output, which in wide layers all are; a pair that decides several windows of a pooling, and a
+        unit that leads in several, counts once in each.
     layers
         In order of execution, one for each call that can switch.
     nodes
@@ -80,14 +87,18 @@ class NetworkPrediction:
     nodes_error: Tensor
     moments: str = "weights"
 
+    @property
+    def kinks(self) -> Tensor:
+        return sum(layer.kinks for layer in self.layers)
+
     def to_frame(self):
-        """Long format: a pandas frame with columns layer, kind, output, smp, smp_se, how."""
+        """Long format: a pandas frame with columns layer, kind, output, smp, smp_se, kinks, how."""
         import smpcore
 
         pd = smpcore.need("pandas")
-        rows = [(layer.name, layer.kind, output, smp, error, layer.how) for layer in self.layers
-                for output, (smp, error) in enumerate(zip(layer.smp.tolist(), layer.smp_se.tolist(), strict=True))]
-        return pd.DataFrame(rows, columns=["layer", "kind", "output", "smp", "smp_se", "how"])
+        rows = [(layer.name, layer.kind, output, *numbers, layer.how) for layer in self.layers
+                for output, numbers in enumerate(torch.stack([layer.smp, layer.smp_se, layer.kinks], 1).tolist())]
+        return pd.DataFrame(rows, columns=["layer", "kind", "output", "smp", "smp_se", "kinks", "how"])
 
 
 def predict_network(model: nn.Module, path: Callable[[Tensor], Tensor], times: Tensor, *, moments: str = "weights",
@@ -158,7 +169,7 @@ def _measured(model, path, reference, times: Tensor) -> NetworkPrediction:
     found = predict_from_reference(model, reference, times)
     if not found:
         raise _NOTHING
-    layers = [_layer(step.name, step.kind, smp, error) for step, smp, error in found]
+    layers = [_layer(step.name, step.kind, *numbers) for step, *numbers in found]
     total = sum(layer.smp for layer in layers)
     error = sum(layer.smp_se**2 for layer in layers).sqrt()
     return NetworkPrediction(total, error, layers, len(times), torch.zeros_like(total), "measured")
@@ -176,8 +187,8 @@ def _check_reference(path, reference, times: Tensor) -> None:
                          "another path of the same family")
 
 
-def _layer(name: str, kind: str, smp: Tensor, error: Tensor) -> LayerPrediction:
-    return LayerPrediction(name, kind, smp, error, "simulated" if bool((error > 0).any()) else "closed form")
+def _layer(name: str, kind: str, smp: Tensor, error: Tensor, kinks: Tensor) -> LayerPrediction:
+    return LayerPrediction(name, kind, smp, error, kinks, "simulated" if bool((error > 0).any()) else "closed form")
 
 
 def _integrated(found, nodes: Tensor) -> NetworkPrediction:
@@ -190,7 +201,8 @@ def _integrated(found, nodes: Tensor) -> NetworkPrediction:
     for part in found:
         each = over(part.rates, nodes)
         whole, coarse = whole + each, coarse + over(part.rates[:, half], nodes[half])
-        layers.append(_layer(part.name, part.kind, each.mean(0), _error(each)))
+        kinks = over(part.kinks, nodes).mean(0).expand(each.shape[1])
+        layers.append(_layer(part.name, part.kind, each.mean(0), _error(each), kinks))
     if not layers:
         raise _NOTHING
     return NetworkPrediction(whole.mean(0), _error(whole), layers, len(nodes), (whole - coarse).mean(0).abs())

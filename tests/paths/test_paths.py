@@ -40,6 +40,8 @@ CASES = [
     ("area", paths.picture(NOISE, BOX, size=14, pan=(4, 3), prefilter="area"), (3, 14, 14)),
     ("no prefilter", paths.picture(NOISE, BOX, size=14, pan=(4, 3), prefilter="none"), (3, 14, 14)),
     ("strongly shrunk", paths.picture(NOISE, size=6, pan=(4, 3)), (3, 6, 6)),
+    ("through inputs", paths.through([A, B, C, A + B, B - C, A - C, 2 * A, C]), (2, 3, 4)),
+    ("through inputs again and again", paths.through([A, B, C], [0.0, 1.1, 2.05, 2.8], periodic=True), (2, 3, 4)),
     ("blob", paths.blob(), (1, 32, 32)),
     ("ellipsoid", paths.ellipsoid(), (1, 32, 32)),
 ]

@@ -17,7 +17,8 @@ from torch import Tensor
 from smpcore.propagation.closed_forms.orthant import legendre
 from smpcore.units import Hinges
 
-__all__ = ["TwoSlopes", "crossing_rate", "hinge_rates", "levels", "mean_derivative", "refuse_jumps", "two_slopes"]
+__all__ = ["TwoSlopes", "crossing_number", "crossing_rate", "hinge_rates", "levels", "mean_derivative", "refuse_jumps",
+           "two_slopes"]
 
 # Standard deviations beyond which a Gaussian value is not looked for, and nodes between two hinges.
 _FAR, _NODES = 8.0, 64
@@ -36,6 +37,14 @@ class TwoSlopes(NamedTuple):
 def crossing_rate(level: Tensor, var: Tensor, slope_var: Tensor) -> Tensor:
     """Σ|slope| per unit of t over a signal's crossings of ``level``, measured from its mean: λ φ(level/σ)/σ."""
     return slope_var * torch.exp(-(level**2) / (2 * var)) / (2 * math.pi * var).sqrt()
+
+
+def crossing_number(rate: Tensor, slope_var: Tensor) -> Tensor:
+    """How many crossings per unit of t there are, from their Σ|slope| where the slope there is Gaussian of mean 0.
+
+    Σ|slope| is density · E[x'²], their number density · E|x'| (S. O. Rice, 1944/45); E|x'| = √(2λ/π).
+    """
+    return rate * (2 / (math.pi * torch.where(slope_var > 0, slope_var, 1.0))).sqrt()
 
 
 def hinge_rates(seen: Hinges, mean: Tensor, var: Tensor, slope_var: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -85,11 +94,12 @@ def two_slopes(seen: Hinges) -> TwoSlopes | None:
         above, below, above * below, (above - below).abs(), (above - below) ** 2)))
 
 
-def levels(seen: Hinges) -> dict[float, float]:
-    """Thresholds, and at each the mean over channels of |step of the derivative|."""
-    found: dict[float, float] = {}
+def levels(seen: Hinges) -> dict[float, Tensor]:
+    """Thresholds, and at each ``(2,)``: the mean over channels of |step of the derivative|, and the share with one."""
+    found: dict[float, Tensor] = {}
     for hinge in seen.hinges:
         at, below, above = torch.broadcast_tensors(*(torch.as_tensor(part).double().cpu() for part in hinge[:3]))
         for level in at.unique().tolist():
-            found[level] = found.get(level, 0.0) + float(((above - below).abs() * (at == level)).mean())
+            step = ((above - below).abs() * (at == level)).flatten()
+            found[level] = found.get(level, 0.0) + torch.stack([step.mean(), (step > 0).double().mean()])
     return found

@@ -33,13 +33,14 @@ def through(step, field: Field, values: Tensor, slopes: Tensor) -> tuple[Tensor,
 
 def unit(step, fields, run) -> Stage:
     """Kinks at every hinge; behind two slopes the arc-cosine moments, or draws where the field is not Gaussian."""
-    field, slopes = fields[0], two_slopes(step.seen)
+    field, seen, slopes = fields[0], step.seen, two_slopes(step.seen)
     refuse_jumps(step.seen, step.name)
     if step.channels not in (1, field.channels):
         raise ValueError(f"{step.name} has settings for {step.channels} channels, and gets {field.channels}")
 
     def rates(gaussian, rest=None):
-        made = sum(jump * crossing_rate(gaussian, at, rest) for at, jump in levels(step.seen).items())
+        made = sum(step.to(gaussian.value).view(2, 1, 1, 1) * crossing_rate(gaussian, at, rest)
+                   for at, step in levels(seen).items())
         return ((run.at, run.at, made),) if step.seen.hinges else ()
 
     if field.gaussian and slopes is not None:

@@ -109,7 +109,8 @@ _POINTS, _EVERY = 32, 4
 
 
 def pool_rates(field: Field, where: Tensor, slopes: TwoSlopes | None) -> tuple[Tensor, Tensor]:
-    """Σ|jump of slope| per unit of t and window, ``(R, P, W)``: of swaps of the lead, and where the leader passes 0.
+    """Σ|jump of slope| and number of kinks per unit of t and window, ``(2, R, P, W)``: of swaps of the lead, and where
+    the leader passes 0.
 
     With a two-slope unit, swaps above 0 count with its derivative there, those below 0 with the other; zero takes part
     as one more signal. The probabilities are those of an orthant of a Gaussian of mean 0: closed up to three
@@ -122,18 +123,25 @@ def pool_rates(field: Field, where: Tensor, slopes: TwoSlopes | None) -> tuple[T
     if slopes is None or slopes.below:
         value, slope, cross = moments
         found = ties(value, slope, mean, present, cross)
-        made = (found.strength * _probability(found)).sum(-1)
+        made = _kinks(found).sum(-1)
         if slopes is None:
             return made, 0 * made
     mean, value, slope, cross = with_zero(mean, *moments)
     found = ties(value, slope, mean, nn.functional.pad(present, (0, 1), value=True), cross)
-    each = found.strength * _probability(found)
+    each = _kinks(found)
     zero = found.second == where.shape[1]
     above, crossings = each[..., ~zero].sum(-1), each[..., zero].sum(-1)
-    swaps = slopes.above * above
+    above_0, below_0, step = (above.new_tensor([part, part != 0]).view(2, 1, 1, 1) for part in (
+        slopes.above, slopes.below, slopes.step))
+    swaps = above_0 * above
     if made is not None:
-        swaps = swaps + slopes.below * (made - above).clamp(min=0)
-    return swaps, slopes.step * crossings
+        swaps = swaps + below_0 * (made - above).clamp(min=0)
+    return swaps, step * crossings
+
+
+def _kinks(found: Ties) -> Tensor:
+    """``(2, R, P, W, pairs)``: Σ|jump of slope| and number of the ties of two that lead."""
+    return torch.stack([found.strength, found.number]) * _probability(found)
 
 
 def _probability(found: Ties) -> Tensor:

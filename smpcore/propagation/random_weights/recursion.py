@@ -43,11 +43,12 @@ _JOINS = _SPATIAL - {"max pool"}
 
 @dataclass
 class LayerRates:
-    """``rates`` ``(R, P, m)``: SMP per unit of t that one call adds."""
+    """What one call adds per unit of t: SMP ``rates (R, P, m)``, and how many kinks, ``kinks (R, P, 1)``."""
 
     name: str
     kind: str
     rates: Tensor
+    kinks: Tensor
 
 
 class Run:
@@ -98,8 +99,9 @@ def walk(steps: list[Step], inputs: tuple[Tensor, Tensor]) -> list[LayerRates]:
     replicates = max(part.rates.shape[0] for found in parts for part in found) if parts[0] else 1
     joined = []
     for same in zip(*parts, strict=True):
-        rates = torch.cat([part.rates.expand(replicates, *part.rates.shape[1:]) for part in same], 1)
-        joined.append(LayerRates(same[0].name, same[0].kind, rates))
+        both = (torch.cat([part.expand(replicates, *part.shape[1:]) for part in parts], 1)
+                for parts in ([part.rates for part in same], [part.kinks for part in same]))
+        joined.append(LayerRates(same[0].name, same[0].kind, *both))
     return joined
 
 
@@ -171,12 +173,16 @@ def _gathered(steps, stages, fields, gains, weight: Tensor) -> list[LayerRates]:
     zero = weight.new_zeros(1, fields[0].value.shape[1], len(weight))
     for n, step in enumerate(steps):
         if step.switches:
-            found[n] = LayerRates(step.name, step.kind, zero)
+            found[n] = LayerRates(step.name, step.kind, zero, zero[..., :1])
     for made in stages:
         for target, at, rate in made.rates if made else ():
             if gains[at] is None:
                 continue
             gain, direct = gains[at]
-            sums = (rate * diagonal(gain).clamp(min=0).sqrt()).sum(-1) * fields[at].channels
+            size_here = diagonal(gain).clamp(min=0).sqrt()
+            sums = (rate[0] * size_here).sum(-1) * fields[at].channels
+            # Behind wide layers some path to the output is open at every unit, so that each of its kinks is seen.
+            found[target].kinks = found[target].kinks + (
+                rate[1] * (size_here > 0)).sum(-1, keepdim=True) * fields[at].channels
             found[target].rates = found[target].rates + sums[..., None] * (mean if direct else _HALF_NORMAL * size)
     return list(found.values())

@@ -227,10 +227,10 @@ def both_above(field: Field) -> Tensor:
 
 
 def crossing_rate(field: Field, threshold: float = 0.0, rest: tuple[Tensor, Tensor] | None = None) -> Tensor:
-    """Σ|slope| over crossings of a threshold, per unit of t: f_a(u) E[a'² | a = u], ``(R, P, N)``.
+    """Crossings of a threshold, per unit of t, ``(2, R, P, N)``: Σ|slope| over them, and their number.
 
-    Rice's formula, weighted with the slope. On a path that is not stationary the slope is conditioned on the
-    value: mean X u/K, variance S − X²/K.
+    Rice's formula: f_a(u) E[a'² | a = u] and f_a(u) E[|a'| | a = u]. On a path that is not stationary the slope is
+    conditioned on the value: mean X u/K, variance S − X²/K.
 
     Parameters
     ----------
@@ -252,5 +252,12 @@ def crossing_rate(field: Field, threshold: float = 0.0, rest: tuple[Tensor, Tens
         safe, cross, variance = (part[:, :, None] for part in (safe, cross, variance))
         level, drift = threshold - rest[0], rest[1]
     density = torch.exp(-(level**2) / (2 * safe)) / (2 * math.pi * safe).sqrt()
-    rate = density * (variance + (cross / safe * level + drift) ** 2)
-    return torch.where(moves, rate if rest is None else rate.mean(2), 0.0)
+    drift = cross / safe * level + drift
+    rate = density * torch.stack([variance + drift**2, _mean_magnitude(drift, variance)])
+    return torch.where(moves, rate if rest is None else rate.mean(3), 0.0)
+
+
+def _mean_magnitude(mean: Tensor, variance: Tensor) -> Tensor:
+    """E|x| of Gaussians."""
+    score = mean / torch.where(variance > 0, 2 * variance, 1e-300).sqrt()
+    return (2 * variance / math.pi).sqrt() * torch.exp(-(score**2)) + mean * torch.erf(score)
