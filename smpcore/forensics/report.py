@@ -9,7 +9,8 @@ flat or grows for kinks, falls to 0 without them). `report` first sorts out curv
     python -m smpcore.forensics --train     # trains the networks again and writes forensics.json
 
 What is shipped is that file: plain numbers, no pickle. The idea of SMP as a forensic tool is that of R. Liu,
-C.-W. Wong, H. Dai, arXiv:2103.14731 (2021); the features and the classifier are our own.
+C.-W. Wong, H. Dai, arXiv:2103.14731 (2021); the features and the classifier are our own (notebook 08, "What the
+samples show").
 """
 
 import functools

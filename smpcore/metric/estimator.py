@@ -77,8 +77,8 @@ def smp(
     Notes
     -----
     Theory: what kinks add to the second differences sums to their jumps wherever they lie. Scaling, offset,
-    reversal and the unit of t act on the result as they do on SMP itself. Our own derivation from the idea of
-    R. Liu et al., arXiv:2103.14731 (2021).
+    reversal and the unit of t act on the result as they do on SMP itself. Our own derivation (notebook 01, "How
+    the estimator is built") from the idea of R. Liu et al., arXiv:2103.14731 (2021).
 
     Kinks that share a cell merge: with c kinks a sample about 0.4 c of their sum is lost up to c = 0.2. Beyond that
     they can no longer be told from noise, and next to nothing is read. Values rounded more coarsely than their
