@@ -29,8 +29,8 @@ FEATURES = (
 def curve_features(signals: np.ndarray) -> np.ndarray:
     """(..., N) -> (..., F): the `FEATURES` of curves none of which is constant.
 
-    The spacing cancels in each of them, which is a ratio of two sums of jumps, or a count. Many curves in one call cost
-    far less than one call each.
+    Each is a ratio of two sums of jumps, or a count, so the spacing cancels. One call for many curves costs far less
+    than a call for each.
     """
     rows = signals.reshape(-1, signals.shape[-1])
     z = (rows - rows.mean(1, keepdims=True)) / rows.std(1, keepdims=True)

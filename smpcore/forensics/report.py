@@ -178,7 +178,7 @@ def _checked(signal, spacing: float) -> tuple[np.ndarray, float]:
     values = np.atleast_2d(values.astype(np.float64, order="C"))
     if not np.ptp(values, axis=1).all():
         which = f"curve {int(np.ptp(values, axis=1).argmin())}" if len(values) > 1 else "the signal"
-        raise ValueError(f"{which} is constant: move the input, or choose an output that answers to it")
+        raise ValueError(f"{which} is constant: move the input, or choose an output that depends on it")
     return values / np.abs(values).max(1, keepdims=True), float(total.mean())
 
 

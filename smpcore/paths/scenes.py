@@ -79,7 +79,7 @@ def render_ellipsoids(angles: torch.Tensor, *, size: int = 32,
     Raises
     ------
     ValueError
-        For angles that are not (P, 2), a size under 2, an axis that is not positive, light from nowhere.
+        For angles that are not (P, 2), a size under 2, an axis that is not positive, light without a direction.
     TypeError
         For anything but floating tensors.
     """

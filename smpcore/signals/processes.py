@@ -1,7 +1,7 @@
 """Random signals whose kinks and slopes are known: the ground truth of every measurement and prediction.
 
 Gaussian processes have no kinks (circulant embedding: C. Dietrich and G. Newsam, SIAM J. Sci. Comput. 18, 1997),
-sums of hinges have exactly the given ones, and in moving pictures several pixels see one smooth field.
+sums of hinges have exactly the given ones.
 Everything is drawn on the CPU from the seed and then moved: the same signals on every device.
 """
 

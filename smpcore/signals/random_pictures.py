@@ -34,8 +34,8 @@ def moving_pictures(
 ) -> PictureSignals:
     """Smooth random pictures (a 2-D Gaussian field, RBF) that drift: neighbouring pixels with exact slopes.
 
-    Pixel (i, j) sees the field at (i + v₁t, j + v₂t). The field is a Fourier series on a torus that the path
-    never goes round, summed exactly at every position, so nothing is interpolated.
+    Pixel (i, j) sees the field at (i + v₁t, j + v₂t). The field is a Fourier series, summed exactly at
+    every position, so nothing is interpolated; its period is longer than the path.
 
     Parameters
     ----------
