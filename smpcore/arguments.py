@@ -10,7 +10,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Collection, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
@@ -58,7 +58,7 @@ def several(kind: Kind, misfit: str, count: int | None = None, least: int = 1, o
 
 
 #: Real numbers above 0.
-POSITIVE = Kind((int, float), ": it must be a number above 0", lambda value: 0 < value < math.inf)
+POSITIVE = Kind(Real, ": it must be a number above 0", lambda value: 0 < value < math.inf)
 FUNCTION = Kind(object, ": it must be a function", callable)
 MODULE = Kind(torch.nn.Module, ": it must be a torch.nn.Module, not its class")
 TENSOR = Kind(torch.Tensor, ": it must be a tensor of floating numbers", torch.is_floating_point)

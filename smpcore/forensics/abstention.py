@@ -3,6 +3,8 @@
 `unfit` looks at one curve before the classifier does, `verdict` at what the classifier makes of all that are fit.
 """
 
+from numbers import Real
+
 import numpy as np
 
 from smpcore.arguments import Kind, checked
@@ -25,7 +27,7 @@ _SAME = 0.05  # log10: SMP the same to about a tenth, as that of lone kinks is a
 # Bending at every 4th sample beside that at every 16th, log. It settles on smooth curves (0.12 at most in the bank at
 # 2,001 samples); where kinks are too dense to be seen it grows by log(2).
 _SETTLED = 0.5
-_PROBABILITY = Kind((int, float), ": it must be a probability, from 0 to 1", lambda value: 0 <= value <= 1)
+_PROBABILITY = Kind(Real, ": it must be a probability, from 0 to 1", lambda value: 0 <= value <= 1)
 _ROUGH = "too much noise or rounding for its kinks"  # rounding looks the same as noise
 
 

@@ -1,10 +1,13 @@
 """Features of curves: numbers that do not depend on a curve's scale, offset or sampling interval."""
 
+import warnings
+
 import numpy as np
 import torch
 
 from smpcore.metric.estimator import smp
 from smpcore.metric.kink_residual import kink_parts
+from smpcore.metric.value_jumps import ValueJumpWarning
 
 __all__ = ["FEATURES", "SAMPLES_NEEDED", "curve_features"]
 
@@ -37,10 +40,12 @@ def curve_features(signals: np.ndarray) -> np.ndarray:
     # Bending at a step s is Σ|z(n+s) − 2 z(n) + z(n−s)|/s over every s-th sample, in units of the spacing.
     bend = {s: np.abs(np.diff(z[:, ::s], 2)).sum(1) / s + 1e-15 for s in (1, 2, 4, 16)}
     coarse = bend[16]
-    kinks = {s: smp(np.ascontiguousarray(z[:, ::s]), s, lag=1) for s in (1, 2, 4)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ValueJumpWarning)  # the report says so of the curve itself
+        kinks = {s: smp(np.ascontiguousarray(z[:, ::s]), s, lag=1) for s in (1, 2, 4)}
+        lagged = [smp(z, 1.0, lag=lag) / coarse for lag in (2, 4, "auto")]
     share = {s: kinks[s] / bend[s] for s in kinks}
     part = {s: kinks[s] / coarse for s in kinks}
-    lagged = [smp(z, 1.0, lag=lag) / coarse for lag in (2, 4, "auto")]
     # White noise of deviation 1 has sixth differences of deviation √924, mean magnitude 0.8 of it.
     rough = np.abs(np.diff(z, 6)).mean(1) / (np.sqrt(924) * np.sqrt(2 / np.pi))
     log = np.log10

@@ -16,6 +16,7 @@ samples show").
 import functools
 import json
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ def features(signal: torch.Tensor | np.ndarray) -> dict[str, float]:
     return dict(zip(FEATURES, curve_features(values)[0].tolist(), strict=True))
 
 
-@checked(confidence=Kind((int, float), ": it must be a number between 0.5 and 1", lambda value: 0.5 < value < 1,
+@checked(confidence=Kind(Real, ": it must be a number between 0.5 and 1", lambda value: 0.5 < value < 1,
                          ": it must lie between 0.5 and 1"))
 def report(signal: torch.Tensor | np.ndarray, spacing: float = 1.0, *, confidence: float = 0.9) -> Report:
     """Say which family of network drew a curve, or several of its curves, or that it cannot be told.

@@ -84,7 +84,7 @@ def render_ellipsoids(angles: torch.Tensor, *, size: int = 32,
         For anything but floating tensors.
     """
     _check_scene({"angles": angles}, ((2,),), size, axes, 3)
-    if not are_numbers(light, 3) or not any(light):
+    if not are_numbers(light, 3) or not any(is_number(abs(part), above=0) for part in light):
         raise ValueError(f"light = {light!r}: a direction is three finite numbers, not all 0")
     turn = _rotation(angles[:, 0], angles[:, 1])
     # The body is {p : p·M p < 1}, M = R diag(1/a²) Rᵀ.

@@ -77,13 +77,12 @@ def autocovariance(
     Raises
     ------
     TypeError
-        For lags that are no tensor.
+        For lags that are no tensor of real numbers.
     ValueError
-        For a kernel that is not known, and a length, variance or period that is not positive.
+        For NaN or infinity, a kernel that is not known, and a length, variance or period that is not positive.
     """
     parts = kernels.components(length_scale, variance)
-    if not isinstance(lags, Tensor):
-        raise TypeError(f"lags is a torch tensor, not {type(lags).__name__}")
+    _check_finite("lags", lags)
     if kernel == "periodic":
         angle = 2 * math.pi * lags / _need_period(period)
         return sum(part * torch.exp((torch.cos(angle) - 1) / length**2) for length, part in parts)
@@ -242,7 +241,7 @@ def _periodic_power(
     lines += sum(part * kernels.harmonics(length, len(lines)) for length, part in parts)
     order = torch.arange(len(lines), dtype=torch.float64)
     wanted = sum(part / length**2 for length, part in parts)
-    if 2 * float((lines * order**2).sum()) < (1 - _MISSING) * wanted:
+    if not 2 * float((lines * order**2).sum()) >= (1 - _MISSING) * wanted:  # NaN where no float64 holds the series
         raise ValueError(
             f"{size / periods:g} samples a period are too few for a length_scale of "
             f"{min(length for length, _ in parts):g}: take more samples or a longer length")

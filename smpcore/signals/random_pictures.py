@@ -136,6 +136,7 @@ def picture_covariances(
         As `moving_pictures`.
     """
     _check_pictures(height, width, length_scale, variance, velocity)
+    check_size((height * width) ** 2, f"the covariances of {height} by {width} pixels")
     grid = torch.cartesian_prod(torch.arange(height), torch.arange(width)).to(torch.float64).reshape(-1, 2)
     apart = grid[:, None] - grid
     speed = torch.tensor(velocity, dtype=torch.float64)
