@@ -14,9 +14,8 @@ __all__ = ["above_background", "taken", "true_places"]
 _FAR = 4.0
 
 
-def above_background(
-    second: Tensor, where: Tensor, noise: Tensor, window: int, threshold: float
-) -> tuple[Tensor, Tensor]:
+def above_background(second: Tensor, where: Tensor, noise: Tensor, window: int,
+                     threshold: float) -> tuple[Tensor, Tensor]:
     """Each suspected sample minus a cubic through the nearest samples that are not suspected.
 
     Parameters

@@ -33,14 +33,8 @@ class Kinks(NamedTuple):
     jumps: Tensor | np.ndarray
 
 
-def smp(
-    signal: Tensor | np.ndarray,
-    spacing: float = 1.0,
-    *,
-    lag: int | str = "auto",
-    window: int = 9,
-    threshold: float = 5.0,
-) -> Tensor | np.ndarray:
+def smp(signal: Tensor | np.ndarray, spacing: float = 1.0, *, lag: int | str = "auto", window: int = 9,
+        threshold: float = 5.0) -> Tensor | np.ndarray:
     """Sum of the magnitudes of the jumps of a sampled signal's slope.
 
     Parameters
@@ -94,14 +88,8 @@ def smp(
     return give_back((total / float(spacing)).reshape(values.shape[:-1]))
 
 
-def find_kinks(
-    signal: Tensor | np.ndarray,
-    spacing: float = 1.0,
-    *,
-    lag: int | str = "auto",
-    window: int = 9,
-    threshold: float = 5.0,
-) -> Kinks:
+def find_kinks(signal: Tensor | np.ndarray, spacing: float = 1.0, *, lag: int | str = "auto", window: int = 9,
+               threshold: float = 5.0) -> Kinks:
     """Place and jump of every kink that the samples resolve.
 
     Parameters
@@ -199,9 +187,7 @@ def _phases(rows: Tensor, eps: float, lag: int) -> Iterator[tuple[range, Tensor,
             yield phases, group.diff().diff(), rounding.repeat_interleave(len(phases))
 
 
-def _at_full_rate(
-    row: Tensor, eps: float, lag: int, window: int, threshold: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def _at_full_rate(row: Tensor, eps: float, lag: int, window: int, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
     """The parts of all phases in order of time: place in samples, share of the jump (times spacing), sign."""
     places, found = [], []
     for phases, second, rounding in _phases(row, eps, lag):

@@ -95,19 +95,10 @@ class PicturePath:
         return x + (left + far) / 2 + pan[:, 0], y + (top + bottom) / 2 + pan[:, 1]
 
 
-def picture(
-    source: Source,
-    box: Sequence[float] | None = None,
-    *,
-    size: int | tuple[int, int] = 48,
-    pan: tuple[float, float] | Callable = (0.0, 0.0),
-    zoom: float | Callable = 1.0,
-    turn: float | Callable = 0.0,
-    channels: int | None = None,
-    mean: float = 0.0,
-    std: float = 1.0,
-    prefilter: str = "gaussian",
-) -> PicturePath:
+def picture(source: Source, box: Sequence[float] | None = None, *, size: int | tuple[int, int] = 48,
+            pan: tuple[float, float] | Callable = (0.0, 0.0), zoom: float | Callable = 1.0,
+            turn: float | Callable = 0.0, channels: int | None = None, mean: float = 0.0, std: float = 1.0,
+            prefilter: str = "gaussian") -> PicturePath:
     """A crop that pans, zooms and turns over a photograph.
 
     Numbers stand for one closed loop, t in [0, 2π]: the crop's centre moves by (pan₀ sin t, pan₁ sin 2t)
