@@ -216,7 +216,7 @@ def train(recipe: Recipe, *, device: torch.device | str = "cpu",
     test = _pictures(recipe, 512, torch.Generator().manual_seed(99_991), device)
     before = _error(model, *test)
     optimiser = torch.optim.Adam(model.parameters(), lr=_RATE)
-    # Up from a twenty-fifth of the rate for 15% of the steps, then down to nothing.
+    # The learning rate rises from a 25th of its highest for 15% of the steps, then falls to almost 0.
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=max(recipe.steps, 1), pct_start=0.15)
     model.train()
     for step in range(recipe.steps):

@@ -8,7 +8,7 @@ from smpcore.experiments.regressors import Recipe, Trained
 
 __all__ = ["PATHS", "recipes", "watch"]
 
-#: Paths on which every network is watched; the first is `Recipe.path`'s, the others differ in reach, turns and speed.
+#: Paths on which every network is sampled: first `Recipe.path`, then three that differ in reach, turns and speed.
 PATHS = 4
 
 
