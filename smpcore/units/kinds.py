@@ -105,6 +105,11 @@ class Selection(NamedTuple):
     best: Callable[[Tensor], tuple[Tensor, Tensor]]
     windows: Callable[[], Tensor]
 
+    @property
+    def jumps(self) -> bool:
+        """Whether the value jumps: never."""
+        return False
+
     def rows(self, parts: list[Tensor]) -> Tensor:
         """The sources of n calls at once: from inputs ``(n, *shape)`` each to ``(n * rows, places)``."""
         most = max(x.dim() for x in self.inputs)
@@ -136,6 +141,11 @@ class Steps(NamedTuple):
     @property
     def inputs(self) -> tuple[Tensor, ...]:
         return (self.input,)
+
+    @property
+    def jumps(self) -> bool:
+        """Whether the value jumps: always."""
+        return True
 
 
 def moves(tensor: Tensor) -> bool:

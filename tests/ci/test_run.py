@@ -38,8 +38,8 @@ def here(monkeypatch):
 
 def chosen(folder, **given):
     return argparse.Namespace(**{"notebooks": [], "p": [], "file": None, "output": None, "jobs": 1, "here": True,
-                                 "connection": None, "list": False, "lab": False, "student": None, "site": False, "sweep": [],
-                                 "scheduler": None, "force": False, "source": str(folder), **given})
+                                 "connection": None, "list": False, "lab": False, "student": None, "site": False,
+                                 "sweep": [], "scheduler": None, "force": False, "source": str(folder), **given})
 
 
 def test_one_failing_notebook_does_not_stop_the_others(notebooks, tmp_path):
@@ -70,7 +70,7 @@ def test_one_failing_notebook_does_not_stop_the_others(notebooks, tmp_path):
     assert "01_good/01_good.ipynb" in page
     assert "failed: RuntimeError: the reason" in page
     assert "failed: its process ended with SIGKILL" in page
-    assert "<td>answer</td><td>21</td>" in page
+    assert "<td data-value='answer'>answer</td><td data-value='21.0'>21</td>" in page
 
 
 def test_running_one_notebook_keeps_the_cards_of_the_others(notebooks, tmp_path, here, capsys):
@@ -81,7 +81,7 @@ def test_running_one_notebook_keeps_the_cards_of_the_others(notebooks, tmp_path,
     assert commands.main(chosen(notebooks, output=str(out), notebooks=["01"], p=[["scale", "3"]])) == 0
     assert "07_damaged has no card until it runs again, for its files cannot be used: " in capsys.readouterr().err
     page = (out / "index.html").read_text(encoding="utf-8")
-    assert "<td>answer</td><td>63</td>" in page
+    assert "<td data-value='answer'>answer</td><td data-value='63.0'>63</td>" in page
     assert "an earlier run: failed: RuntimeError: the reason" in page
     assert page.count("<section>") == 2
 
