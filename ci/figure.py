@@ -1,6 +1,7 @@
 """The README's pictures: ``.venv/bin/python ci/figure.py``, and ``ci/figure.py runs/sweep`` after its sweep.
 
-``ci/figure.py moving`` draws the moving picture of notebook 00 and of the site's front page.
+``ci/figure.py --moving`` draws the moving picture of notebook 00 and of the site's front page.
+``ci/figure.py --command`` runs the README's ``smpcore why`` and puts what it prints below it.
 
 The first takes the main figures out of the committed notebooks 00 and 10 and stores each with a palette of 128 colours,
 which keeps it under 100 kB. The second draws the table of the README's sweep of notebook 02.
@@ -10,7 +11,10 @@ import base64
 import io
 import itertools
 import json
+import re
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,6 +87,19 @@ def write_sweep(folder: Path, figure: Path = SWEEP) -> Path:
     return _small(buffer.getvalue(), figure)
 
 
+def write_command(readme: Path = ROOT / "README.md") -> Path:
+    """Run the first ``smpcore why`` that stands alone in the README, and write what it prints into the block behind."""
+    text = readme.read_text(encoding="utf-8")
+    before, command, middle, after = re.match(r"(.*?```\n)(smpcore why [^\n]*)(\n```\n\n```text\n).*?(```.*)", text,
+                                              re.DOTALL).groups()
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, "-m", *command.split(), "--report", f"{folder}/why.html"]
+        said = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    readme.write_text(before + command + middle + said.split("\n\nthe report: ")[0].strip() + "\n" + after,
+                      encoding="utf-8")
+    return readme
+
+
 def write_moving(figure: Path = MOVING, frames: int = 72, samples: int = 501) -> Path:
     """Draw notebook 00 as it moves: the crop, the trail of the eye, its slope, and each layer's units that switch."""
     import math
@@ -151,7 +168,9 @@ def _small(png: bytes, figure: Path) -> Path:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["moving"]:
+    if sys.argv[1:] == ["--command"]:
+        drawn = [write_command()]
+    elif sys.argv[1:] == ["--moving"]:
         drawn = [write_moving()]
     else:
         drawn = [write_sweep(Path(sys.argv[1]))] if len(sys.argv) > 1 else [write(), write(*CURED)]

@@ -11,7 +11,8 @@ TESTS = Path(__file__).parent
 
 #: Files and folders whose tests train, start processes, run notebooks or compose hundreds of programs.
 SLOW_PLACES = ("ci/test_run.py", "ci/test_sweep.py", "ci/test_executors.py", "ci/test_environment.py",
-               "ci/test_figure.py", "experiments/test_architectures.py", "experiments/test_regressors.py", "forensics",
+               "ci/test_figure.py", "experiments/test_architectures.py", "experiments/test_jumping_systems.py",
+               "experiments/test_regressors.py", "forensics",
                "notebooks/test_start_here.py", "notebooks/test_your_model.py", "propagation/test_measured_moments.py",
                "propagation/test_predict_network.py", "propagation/test_units_predicted.py", "test_gpu.py",
                "tracing/test_fuzz.py")

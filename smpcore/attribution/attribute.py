@@ -248,7 +248,8 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
             raise ValueError(f"the gain from {name} to the output is not finite where it switches: some operation "
                              "behind it is infinitely steep there, as a square root is at 0; add a small number "
                              "inside it")
-    unexplained = refine(measure, course) + look_closer(measure, course, dtype)
+    course.close_seams(measure)
+    unexplained = refine(measure, course, size) + look_closer(measure, course, dtype)
     layers = [LayerSmp(name, layer.kind, layer.units, layer.switches, layer.smp)
               for name, layer in course.layers.items()]
     jumps = sum((layer.value_jumps for layer in course.layers.values()), torch.zeros_like(course.total))

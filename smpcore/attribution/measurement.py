@@ -6,8 +6,16 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from smpcore.attribution.simultaneous import joined, jump_shares, kink_shares
-from smpcore.attribution.switch_events import Events, Layout, hinge_events, joined_events, selection_events, step_events
+from smpcore.attribution.simultaneous import Moments, joined, jump_shares, kink_shares, moments_of
+from smpcore.attribution.switch_events import (
+    Events,
+    Layout,
+    hinge_events,
+    joined_events,
+    selected,
+    selection_events,
+    step_events,
+)
 from smpcore.attribution.watched_model import WatchedModel
 from smpcore.units import table as switches
 
@@ -64,6 +72,10 @@ class Part:
         ``(samples - 1, m)``: the change of slope that no switch accounts for.
     doubt
         ``(samples - 1, m)``: how far the kinks read may be off, as gains differ between an interval's ends.
+    read
+        ``(samples - 1, m)``: the SMP of the kinks.
+    moments
+        When units switch within each interval.
     """
 
     values: Tensor
@@ -71,6 +83,8 @@ class Part:
     layers: dict[str, LayerTotal]
     rest: Tensor
     doubt: Tensor
+    read: Tensor
+    moments: Moments
 
 
 class Measurement:
@@ -80,7 +94,7 @@ class Measurement:
         self.watched, self.layouts = watched, layouts
         self.apart = False
 
-    def part(self, times: Tensor, start: int = -1, stops: bool = False) -> Part:
+    def part(self, times: Tensor, start: int = -1, stops: bool = False, weight: Tensor | None = None) -> Part:
         """One chunk's results.
 
         Parameters
@@ -91,23 +105,26 @@ class Measurement:
             Which of the path's samples the first is: 0 where nothing lies before it, -1 where it is none.
         stops
             Whether nothing lies behind the last.
+        weight
+            ``(samples - 1,)`` by which each interval's figures are multiplied in the sums over layers, -1, 0 or 1. Where
+            it is 0 nothing is looked for, and the times need not increase.
         """
         try:
-            return self._part(times, start, stops)
+            return self._part(times, start, stops, weight)
         except RuntimeError as error:
             if self.apart or "modified by an inplace operation" not in str(error):
                 raise
         self.apart = True
-        return self._part(times, start, stops)
+        return self._part(times, start, stops, weight)
 
-    def _part(self, times, start, stops) -> Part:
+    def _part(self, times, start, stops, weight) -> Part:
         ends = start == 0, len(times) - 2 if stops else None
         width = times.diff()
         calls: dict[str, Call] = {}
 
         def observe(name, seen, edge, value, where):
             with torch.no_grad():
-                calls[name] = self._observed(name, seen, edge, value, where, width, ends)
+                calls[name] = self._observed(name, seen, edge, value, where, width, ends, weight)
 
         with forward_ad.dual_level():
             value, slopes = self.watched.forward(times, observe, apart=self.apart)
@@ -119,9 +136,9 @@ class Measurement:
             if len(bad):
                 n = int(bad[0])
                 raise ValueError(what.format(max(start, 0) + n, float(times[n])))
-        return self._shared_out(value, slopes, calls, width.to(slopes)[:, None])
+        return self._shared_out(value, slopes, calls, width.to(slopes)[:, None], weight)
 
-    def _observed(self, name, seen, edge, value, where, width, ends) -> Call:
+    def _observed(self, name, seen, edge, value, where, width, ends, weight) -> Call:
         samples = len(width) + 1
         layout = self._layout(name)
         kinks, jumps = None, None
@@ -139,6 +156,8 @@ class Measurement:
                 kinks, jumps = hinge_events(seen, layout, x, rise, width, ends)
             else:
                 jumps = step_events(seen, layout, x, rise, width)
+        if weight is not None:
+            kinks, jumps = (each and selected(each, weight[each.interval] != 0) for each in (kinks, jumps))
         return Call(seen.kind, value.numel() // samples, kinks, jumps, edge, shape, layout)
 
     def _layout(self, name) -> Layout:
@@ -151,16 +170,22 @@ class Measurement:
                              "it must treat every input by itself, along one dimension")
         return layout
 
-    def _shared_out(self, value: Tensor, slopes: Tensor, calls: dict[str, Call], width: Tensor) -> Part:
+    def _shared_out(self, value: Tensor, slopes: Tensor, calls: dict[str, Call], width: Tensor, weight) -> Part:
         """One backward pass for each output; then only sums are kept, of each layer and of each interval."""
         values = value.detach()
         turn = slopes.diff(dim=0)
-        rest, bent, doubt = turn, torch.zeros_like(turn), torch.zeros_like(turn)
+        rest, bent, doubt, read = turn, *(torch.zeros_like(turn) for _ in range(3))
+        moments = Moments.none(len(turn), turn)
         smp, jumps = ({name: values.new_zeros(values.shape[1]) for name in calls} for _ in range(2))
         gains = _gains(value, calls)
         if "kinks" in gains:
             names, counts, events, start, end = gains["kinks"]
-            found, change, off = kink_shares(events, start, end, self._joined(events))
+            group = self._joined(events)
+            found, change, off = kink_shares(events, start, end, group)
+            moments = moments_of(events, group, (start != 0) | (end != 0), len(turn))
+            read = read.index_add(0, events.interval, found)
+            if weight is not None:
+                found = weight.to(found)[events.interval, None] * found
             rest = turn.index_add(0, events.interval, -change)
             bent = bent.index_add(0, events.interval, change.abs())
             doubt = doubt.index_add(0, events.interval, off**2).sqrt()
@@ -169,19 +194,20 @@ class Measurement:
         if "jumps" in gains:
             names, counts, events, start, end = gains["jumps"]
             least = 1e3 * torch.finfo(values.dtype).eps
-            slack = width * (turn.abs() + bent) / 2 * (1 + 1e-6) + least * (values[1:].abs() + values[:-1].abs())
+            slack = width.abs() * (turn.abs() + bent) / 2 * (1 + 1e-6) + least * (values[1:].abs() + values[:-1].abs())
             jump = values.diff(dim=0) - width * (slopes[1:] + slopes[:-1]) / 2
             steep = least * (slopes[1:].abs() + slopes[:-1].abs())
             bends = torch.where(rest.abs() > steep, rest, 0.0)
-            found, kinks = jump_shares(events, start, end, self._joined(events), jump, slack, bends)
+            found, kinks, jumping = jump_shares(events, start, end, self._joined(events), jump, slack, bends)
+            if weight is not None:
+                found, kinks = (weight.to(part)[events.interval, None] * part for part in (found, kinks))
             for name, share, kink in zip(names, found.split(counts), kinks.split(counts), strict=True):
                 jumps[name], smp[name] = jumps[name] + share.sum(0), smp[name] + kink.sum(0)
             # Where the value jumps, the slope has no say.
-            rest = rest.index_fill(0, events.interval, 0.0)
-            doubt = doubt.index_fill(0, events.interval, 0.0)
-        layers = {name: LayerTotal(call.kind, call.units, _switches(call), smp[name], jumps[name])
+            rest, doubt = (part.masked_fill(jumping, 0.0) for part in (rest, doubt))
+        layers = {name: LayerTotal(call.kind, call.units, _switches(call, weight), smp[name], jumps[name])
                   for name, call in calls.items()}
-        return Part(values, slopes, layers, rest, doubt)
+        return Part(values, slopes, layers, rest, doubt, read, moments)
 
     def _joined(self, events: Events) -> Tensor:
         return joined(events.interval, events.ahead, events.behind, _TOGETHER.get(self.watched.dtype, 1e-3))
@@ -227,9 +253,11 @@ def _gains_at(call: Call, events: Events, gain: Tensor | None, samples: int) -> 
     return rows[events.interval, events.unit], rows[events.interval + 1, events.unit]
 
 
-def _switches(call: Call) -> int:
-    kinks = 0 if call.kinks is None else int((~call.kinks.caused).sum())
-    return kinks + (0 if call.jumps is None else len(call.jumps.unit))
+def _switches(call: Call, weight: Tensor | None) -> int:
+    """How many kinks and jumps of a call are its own, each as often as its interval weighs."""
+    where = [call.kinks.interval[~call.kinks.caused]] if call.kinks else []
+    where += [call.jumps.interval] if call.jumps else []
+    return sum(len(each) if weight is None else int(weight[each].sum()) for each in where)
 
 
 def _opened(dual: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,12 +9,64 @@ Either choice is one reading of the jump. They agree where nothing else switches
 their magnitudes is what counts, and half their difference says how far it may be off.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from smpcore.attribution.switch_events import Events
 
-__all__ = ["joined", "jump_shares", "kink_shares"]
+__all__ = ["Moments", "joined", "jump_shares", "kink_shares", "moments_of"]
+
+#: Moments of an interval that are kept, at most.
+_KEPT = 4
+
+
+class Moments(NamedTuple):
+    """When units switch within each of n intervals.
+
+    Attributes
+    ----------
+    count
+        ``(n,)`` how many moments there are, -1 where one is on a sample and two intervals have a part in it.
+    silent
+        ``(n,)`` at how many no output heeds what switches, at either end of the interval.
+    at
+        ``(n, 4)`` as parts of the interval, four of them in order, evenly chosen.
+    """
+
+    count: Tensor
+    silent: Tensor
+    at: Tensor
+
+    @classmethod
+    def none(cls, intervals: int, like: Tensor) -> "Moments":
+        """Of intervals in which nothing switches."""
+        count = torch.zeros(intervals, dtype=torch.int32, device=like.device)
+        return cls(count, count, torch.full((intervals, _KEPT), 0.5, device=like.device))
+
+
+def moments_of(events: Events, group: Tensor, heeded: Tensor, intervals: int) -> Moments:
+    """When units switch.
+
+    Parameters
+    ----------
+    events
+        All that switch.
+    group
+        ``(E,)`` as `joined` gives it.
+    heeded
+        ``(E, m)`` whether an output depends on the unit, at either end of its interval.
+    """
+    first = (group == torch.arange(len(group), device=group.device)).nonzero()[:, 0]
+    interval, part = events.interval[first], events.fraction[first]
+    place, order = (interval + part.double()).sort()
+    heeded = _summed(heeded.any(1).float(), group)[first] > 0
+    count, silent = (torch.bincount(each, minlength=intervals).int() for each in (interval, interval[~heeded]))
+    rank = (count[:, None] * (torch.arange(_KEPT, device=count.device) + 0.5) / _KEPT).long()
+    index = (count.cumsum(0) - count)[:, None] + rank
+    on = events.interval[(events.ahead == 0) | (events.behind == 0)]
+    return Moments(count.index_fill(0, on, -1), silent.index_fill(0, on, 0), part[order][index.clamp(max=len(part) - 1)])
 
 
 def joined(interval: Tensor, ahead: Tensor, behind: Tensor, tolerance: float) -> Tensor:
@@ -109,6 +161,8 @@ def jump_shares(events: Events, start: Tensor, end: Tensor, group: Tensor, jump:
     -------
     value_jumps, smp
         ``(E, m)`` each: the shares in both.
+    jumping
+        ``(n, m)`` whether a jump reaches the output.
     """
     step = events.early.abs()[:, None]
     reading = torch.where(start * end > 0, events.early[:, None] * (start + end) / 2, 0.0)
@@ -127,7 +181,7 @@ def jump_shares(events: Events, start: Tensor, end: Tensor, group: Tensor, jump:
     weight = torch.where(first & ((start != 0) | (end != 0)), step, 0.0)
     whole = each(weight)
     smp = torch.where((whole > 0) & (total == 0), rest.abs() / whole, 0.0)[events.interval] * weight
-    return value_jumps, smp
+    return value_jumps, smp, (whole > 0) | (total > 0)
 
 
 def _summed(part: Tensor, group: Tensor) -> Tensor:

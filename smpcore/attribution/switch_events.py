@@ -10,7 +10,8 @@ from torch import Tensor
 
 from smpcore.units.table import Hinges, Selection, Steps
 
-__all__ = ["Events", "Layout", "find_layout", "hinge_events", "joined_events", "selection_events", "step_events"]
+__all__ = ["Events", "Layout", "find_layout", "hinge_events", "joined_events", "selected",
+           "selection_events", "step_events"]
 
 # By kind, number and figures of a threshold, as `_on_threshold` found it.
 _ON_THRESHOLD: dict[tuple, float | None] = {}
@@ -170,10 +171,10 @@ def hinge_events(seen: Hinges, layout: Layout, value: Tensor, slope: Tensor, wid
         found = Events(n, before / (before - after), -before / r0 / width[n], after / r1 / width[n], unit,
                        bend * r0, bend * r1, ~keep)
         # Nothing of a unit that jumps in value is a kink: its SMP is infinite there.
-        kinks.append(_select(found, (step == 0) & (above != below)))
+        kinks.append(selected(found, (step == 0) & (above != below)))
         step = torch.where(after > before, step, -step)
         jumped = _jumped(before, after, r0, r1, width[n])
-        jumps.append(_select(found._replace(early=step, late=step, caused=jumped), keep & (step != 0)))
+        jumps.append(selected(found._replace(early=step, late=step, caused=jumped), keep & (step != 0)))
     return joined_events(kinks), joined_events(jumps)
 
 
@@ -248,5 +249,5 @@ def _each(part, like: Tensor, layout: Layout, samples: int):
     return layout.rows(part.expand(like.shape)[..., None], samples)[0].flatten()
 
 
-def _select(events: Events, keep: Tensor) -> Events:
+def selected(events: Events, keep: Tensor) -> Events:
     return Events(*(part[keep] for part in events))

@@ -1,12 +1,15 @@
-"""How far a measurement may be off, and where: two nets under the attribution.
+"""How far a measurement may be off, and where: nets under the attribution.
 
 Between two samples the outputs' slopes change by what the units' switches add up to, with their signs, and by the
 curvature of what is smooth. What stands out of that sum beyond its neighbours is a corner that no unit accounts for;
 sampled again and again more finely, curvature fades with the spacing and a corner stays (`look_closer`).
 
 Gains that differ between the two ends of an interval give two readings of its kinks. Half their difference is how far
-those may be off; where something steep lies between the samples it is as large as the kinks themselves. Intervals
-that carry most of it are measured again by themselves, at more samples (`refine`).
+those may be off; where something steep lies between the samples it is as large as the kinks themselves. And a unit
+that switches there and back between two samples is not seen at all, nor is what others do meanwhile. On a piecewise
+linear path a unit's input turns back only where another unit switches. So intervals are measured again by themselves,
+beside the moments at which units switch: those that carry most of the doubt, and some in proportion to their moments,
+from which what all others lack is extrapolated (`refine`).
 """
 
 import warnings
@@ -16,8 +19,9 @@ import torch
 from torch import Tensor
 
 from smpcore.attribution.measurement import LayerTotal, Part
+from smpcore.attribution.simultaneous import Moments
 
-__all__ = ["Course", "look_closer", "refine"]
+__all__ = ["Course", "SamplingWarning", "look_closer", "refine"]
 
 #: Samples of each round of `look_closer`, over an interval with a third of its width on either side: about a tenth
 #: each time.
@@ -29,10 +33,19 @@ _FINEST = 1e-6
 _SMOOTH = 5e-3
 #: Smallest rest, as a part of the steepest slope or the total, that is worth a look, and above rounding.
 _LEAST = {torch.float64: 1e-4, torch.float32: 1e-2}
-#: A doubt over this part of the total, and of the steepest slope, is too large.
+#: What is in doubt, or missing, over this part of the total, and of the steepest slope, is too much.
 _DOUBT = 0.05
-#: Intervals that are measured again, at most; one that carries less than this part of the doubt is one of many.
-_ROUNDS, _CARRIES = 12, 0.05
+#: Rounds of `refine`; intervals checked in the first, at least, and one of so many; how many times as many in each
+#: further one; and samples of all, for each of the path's, which count as 128 at least.
+_ROUNDS, _CHECKS, _ONE_OF, _MORE, _BUDGET, _FEWEST = 12, 3, 64, 4, 4, 128
+#: How far beside a moment an interval is cut, as a part of it; where else; and samples for each interval, at most.
+_BESIDE, _EVENLY, _AGAIN = 1e-5, (0.5,), 8
+#: Slopes that differ by rounding at neighbouring numbers are known to so many times that.
+_ROUNDING = 1e5
+
+
+class SamplingWarning(UserWarning):
+    """The path's samples are too few: gains differ, or units switch there and back, between two of them."""
 
 
 class Course:
@@ -43,7 +56,10 @@ class Course:
         self.times = times
         self.values, self.slopes = (like.new_zeros(len(times), like.shape[1]) for _ in range(2))
         self.rest, self.doubt = (like.new_zeros(len(times) - 1, like.shape[1]) for _ in range(2))
+        self.moments = Moments.none(len(times) - 1, like)
         self.layers: dict[str, LayerTotal] = {}
+        self.seams: list[int] = []
+        self.rounding: Tensor | None = None
 
     def add(self, part: Part, start: int, tolerance: float) -> None:
         """Fill in a chunk; its first sample is the last of the chunk before."""
@@ -55,8 +71,24 @@ class Course:
                              "function of t; call model.eval(), fix the random numbers, or reset its state")
         self.values[start:stop], self.slopes[start:stop] = part.values, part.slopes
         self.rest[start:stop - 1], self.doubt[start:stop - 1] = part.rest, part.doubt
+        for all_, some in zip(self.moments, part.moments, strict=True):
+            all_[start:stop - 1] = some
+        if start and bool((self.moments.count[start - 1:start + 1] < 0).any()):
+            self.seams.append(start)
+        self.count(part)
+
+    def count(self, part: Part) -> None:
+        """Add a part's layers."""
         for name, layer in part.layers.items():
             self.layers[name] = self.layers[name].plus(layer) if name in self.layers else layer
+
+    def close_seams(self, measure: Callable[..., Part]) -> None:
+        """Count what switches on a sample that two chunks share as within one: both intervals beside have a part."""
+        for sample in self.seams:
+            a, b, c = self.times[sample - 1:sample + 2]
+            part = measure(torch.stack([a, b, c, a, b, b, c]), weight=a.new_tensor([1, 1, 0, -1, 0, -1]))
+            self.doubt[sample - 1:sample + 1] = part.doubt[:2]
+            self.count(part)
 
     @property
     def total(self) -> Tensor:
@@ -65,8 +97,18 @@ class Course:
 
     @property
     def scale(self) -> Tensor:
-        """``(m,)`` each output's steepest slope, or its total where that is more."""
-        return torch.maximum(self.total, self.slopes.abs().amax(0)).clamp_min(1e-300)
+        """``(m,)`` each output's steepest slope, or its total, or what rounding leaves in doubt, where that is more."""
+        size = torch.maximum(self.total, self.slopes.abs().amax(0)).clamp_min(1e-300)
+        return size if self.rounding is None else torch.maximum(size, _ROUNDING * self.rounding)
+
+    def know_rounding(self, measure: Callable[..., Part]) -> None:
+        """Find by how much slopes differ between neighbouring numbers, at the path's middle."""
+        if self.rounding is None:
+            t = self.times[len(self.times) // 2 - 1:][:2].mean()
+            step = 1e-9 * self.times.diff().min() + 8 * torch.finfo(t.dtype).eps * t.abs()
+            times = t + step * torch.arange(9, device=t.device)
+            slopes = measure(times, weight=torch.zeros_like(times[1:])).slopes
+            self.rounding = slopes.amax(0) - slopes.amin(0)
 
 
 def _apart(rest: Tensor) -> Tensor:
@@ -77,45 +119,99 @@ def _apart(rest: Tensor) -> Tensor:
     return (rest - beside).abs()
 
 
-def refine(measure: Callable[..., Part], course: Course) -> Tensor:
-    """Measure by themselves the intervals whose kinks are in doubt; the doubt that is left, ``(m,)``.
+def refine(measure: Callable[..., Part], course: Course, size: int) -> Tensor:
+    """Measure intervals again by themselves; how far the total may be off all the same, ``(m,)``.
 
     Parameters
     ----------
     measure
-        ``measure(times, start, stops)`` as `Measurement.part`.
+        ``measure(times, weight=…)`` as `Measurement.part`.
     course
         Its layers' totals are improved in place.
+    size
+        Samples at once, at most.
     """
-    doubt, left, right = course.doubt, course.times[:-1], course.times[1:]
-    first, last = course.times[0], course.times[-1]
-    for rounds in range(_ROUNDS + 1):
-        left_over = doubt.sum(0)
-        share = left_over / course.scale
-        output = int(share.argmax())
-        worst = int(doubt[:, output].argmax())
-        if float(share[output]) <= _DOUBT:
-            return left_over
-        few = float(doubt[worst, output]) > _CARRIES * float(left_over[output])
-        if rounds == _ROUNDS or not few:
+    left, right, doubt, moments = course.times[:-1], course.times[1:], course.doubt, course.moments
+    checks, spent, lacks = max(_CHECKS, len(left) // _ONE_OF), 0, True
+    missing = error = found = torch.zeros_like(course.total)
+    more = missing[None]
+    for _ in range(_ROUNDS):
+        share = doubt.sum(0) / course.scale
+        unsure = doubt[:, int(share.argmax())] * (share.amax() > _DOUBT)
+        if not (lacks or bool(unsure.any())) or spent > _BUDGET * max(_FEWEST, len(course.times)):
             break
-        ends = torch.stack([left[worst], right[worst]])
-        finer = torch.lerp(*ends, torch.linspace(0, 1, _SAMPLES, dtype=ends.dtype, device=ends.device))
+        chosen, chance = _checks(moments, unsure, checks, lacks)
+        if not bool(chosen.any()):
+            break
         try:
-            parts = [measure(times, 0 if ends[0] == first else -1, bool(ends[1] == last)) for times in (ends, finer)]
+            parts = [_again(measure, course, left[rows], right[rows], moments.at[rows])
+                     for rows in chosen.nonzero()[:, 0].split(max(1, size // _AGAIN))]
         except Exception:
             # A path may know its own samples only, and finer ones are a second look, not the measurement.
             break
-        for part, sign in zip(parts, (-1, 1), strict=True):
-            for name, layer in part.layers.items():
-                course.layers[name] = course.layers[name].plus(layer, sign)
-        keep = torch.arange(len(left), device=left.device) != worst
-        doubt = torch.cat([doubt[keep], parts[1].doubt])
-        left, right = torch.cat([left[keep], finer[:-1]]), torch.cat([right[keep], finer[1:]])
-    warnings.warn(f"the total of output {output}, {float(course.total[output]):.3g}, may be off by "
-                  f"{float(left_over[output]):.3g}: gains differ between neighbouring samples, most near "
-                  f"t = {float(left[worst]):g}; take more samples there", stacklevel=3)
-    return left_over
+        more, *new = (torch.cat(part) for part in zip(*parts, strict=True))
+        left, right, doubt, *moments = (torch.cat([old[~chosen], part]) for old, part in
+                                        zip((left, right, doubt, *moments), new, strict=True))
+        moments, chance = Moments(*moments), chance[chosen, None]
+        # What was found, for each interval that was as likely to be chosen and was not (Horvitz and Thompson, 1952).
+        missing, error = (more * (1 / chance - 1)).sum(0), (more**2 * (1 - chance)).div(chance**2).sum(0).sqrt()
+        found = more.sum(0)
+        spent, checks = spent + len(new[0]), checks * _MORE
+        lacks = bool((torch.maximum(missing.abs(), found.abs()) > _DOUBT * course.scale).any())
+        if lacks or bool((doubt.sum(0) > _DOUBT * course.scale).any()):
+            course.know_rounding(measure)
+    if lacks:
+        missing = missing + found
+    doubtful, missing = doubt.sum(0), torch.where(missing.abs() > 2 * error, missing.abs(), 0.0)
+    off, gone = (part / course.scale for part in (doubtful, missing))
+    output = int(torch.maximum(off, gone).argmax())
+    if float(torch.maximum(off, gone)[output]) > _DOUBT:
+        near = left[int(doubt[:, output].argmax())]
+        why = "gains differ" if off[output] > gone[output] else "units switch there and back"
+        warnings.warn(f"the total of output {output}, {float(course.total[output]):.3g}, may be off by "
+                      f"{float((doubtful + missing)[output]):.3g}: {why} between neighbouring samples, most near "
+                      f"t = {float(near):g}; take more samples there", SamplingWarning, stacklevel=3)
+    return doubtful + missing
+
+
+def _checks(moments: Moments, unsure: Tensor, count: int, lacks: bool) -> tuple[Tensor, Tensor]:
+    """Some of the intervals, with chances in proportion to their moments, to those that no output heeds, and to doubt.
+
+    Returns
+    -------
+    chosen, chance
+        ``(n,)`` each.
+    """
+    free = moments.count >= 0
+    parts = [unsure.double(), *(part.double() * lacks for part in (moments.count, moments.silent))]
+    weight = sum(part * free / (part * free).sum().clamp_min(1e-300) for part in parts)
+    chance = (count * weight / weight.sum().clamp_min(1e-300)).clamp(max=1.0)
+    passed = chance.cumsum(0) + 0.5
+    return passed.floor() > (passed - chance).floor(), chance
+
+
+def _again(measure, course: Course, left: Tensor, right: Tensor, at: Tensor) -> tuple[Tensor, ...]:
+    """Measure c intervals once more, with further samples between their ends.
+
+    Returns
+    -------
+    more, left, right, doubt, *moments
+        ``(c, m)`` the SMP that each has gained, and the new intervals as `refine` keeps them.
+    """
+    inside = torch.cat([at.to(left) + _BESIDE, left[:, None] * 0 + left.new_tensor(_EVENLY)], 1)
+    # Back to the start at last: the interval as it was measured before, to be taken away.
+    ends = left.new_tensor([0.0, 1.0, 0.0]).expand(len(left), 3)
+    part = torch.cat([ends[:, :1], inside.clamp(_BESIDE, 1 - _BESIDE).sort(1).values, ends[:, 1:]], 1)
+    kept = torch.nn.functional.pad(part.diff(dim=1).abs() > _BESIDE / 2, (1, 0), value=True)
+    rows = torch.arange(len(left), device=at.device)[:, None].expand_as(kept)[kept]
+    times = torch.lerp(left[rows], right[rows], part[kept])
+    weight = torch.where(rows[1:] == rows[:-1], times.diff().sign(), 0.0)
+    part = measure(times, weight=weight)
+    course.count(part)
+    more = part.read.new_zeros(len(left), part.read.shape[1]).index_add(
+        0, rows[:-1], weight.to(part.read)[:, None] * part.read)
+    fine = weight > 0
+    return more, times[:-1][fine], times[1:][fine], part.doubt[fine], *(each[fine] for each in part.moments)
 
 
 def look_closer(measure: Callable[..., Part], course: Course, dtype: torch.dtype) -> Tensor:
@@ -124,6 +220,9 @@ def look_closer(measure: Callable[..., Part], course: Course, dtype: torch.dtype
     least = _LEAST.get(dtype, 1e-1) * course.scale
     output = int((apart.amax(0) / least).argmax())
     interval = int(apart[:, output].argmax())
+    if bool(apart[interval, output] > least[output]):
+        course.know_rounding(measure)
+        least = _LEAST.get(dtype, 1e-1) * course.scale
     if bool(apart[interval, output] > least[output]):
         rest = float(apart[interval, output])
         _warn_of_corner(measure, course.times, interval, output, rest, float(least[output]), dtype)

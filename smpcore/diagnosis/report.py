@@ -37,14 +37,14 @@ def draw_shares(diagnosis: Diagnosis, ax, most: int = 8) -> None:
 
     colour = dict(zip(CAUSES, ("#7F7F7F", *PALETTE), strict=False))
     rows = [("the motion itself", diagnosis.shares["motion"], colour["motion"])]
-    rows += [(part.layer, part.share, colour[part.cause]) for part in diagnosis.parts[:most]]
+    rows += [(part.layer, part.share, colour[part.cause]) for part in diagnosis.parts[:most] if abs(part.share) > 0.005]
     ax.barh(range(len(rows)), [row[1] for row in rows], color=[row[2] for row in rows])
     ax.set_yticks(range(len(rows)), [row[0] for row in rows])
     for place, row in enumerate(rows):
         ax.annotate(f" {row[1]:.0%}", (max(row[1], 0), place), va="center")
     ax.invert_yaxis()
     ax.margins(x=0.15)
-    ax.set(xlabel=f"share of the roughness at {diagnosis.rate:g} frames per unit of t")
+    ax.set(xlabel="share of the roughness")
 
 
 def draw_course(diagnosis: Diagnosis, ax, output: int = 0) -> None:
@@ -66,7 +66,8 @@ def draw_course(diagnosis: Diagnosis, ax, output: int = 0) -> None:
     ax.plot(times, second, color=COLORS["kink"], lw=1.5, label="from frame to frame")
     ax.plot(times, smooth_course(second), color=COLORS["smooth"], label="its smooth course")
     ax.set(xlabel="t after the first frame", ylabel="acceleration\n[output units per t²]")
-    ax.legend()
+    ax.margins(y=0.2)
+    ax.legend(loc="upper center", ncols=2, fontsize=11)
 
 
 def write_page(found: Diagnosis | CurveDiagnosis, file: Path, title: str, pictures=None) -> None:

@@ -24,7 +24,7 @@ from smpcore.paths.photographs import Source
 from smpcore.units import Hinges, entry
 
 __all__ = ["FACE_INPUT", "LANDMARKS", "Candidate", "Face", "FaceNetwork", "FacePipeline", "ProposalNetwork",
-           "RefineNetwork", "face_network", "face_pipeline", "proposal_network", "refine_network"]
+           "RefineNetwork", "cubic_b_spline", "face_network", "face_pipeline", "proposal_network", "refine_network"]
 
 #: What `smpcore.paths.picture` needs to make the landmark network's input: RGB, 48×48, (value − 127.5)/128 of 0…255.
 #: The two others take 24 and 12 pixels a side.

@@ -67,7 +67,9 @@ def test_linear_operations_add_nothing():
     smooth = found.values.diff(n=2, dim=0) - diagnosis.causes.smooth_course(found.values.diff(n=2, dim=0))
     assert found.acceleration_error == pytest.approx(float(smooth.abs().mean()) * RATE**2)
     truth = torch.zeros_like(found.values).T.contiguous()
-    assert found.acceleration_error < float(acceleration_error(found.values.T.contiguous(), truth, 1 / RATE).mean())
+    # Hardly any of it is motion, so that it is nearly the acceleration itself.
+    whole = acceleration_error(found.values.T.contiguous(), truth, 1 / RATE).mean()
+    assert found.acceleration_error == pytest.approx(float(whole), rel=0.05)
 
 
 class Rounded(nn.Module):
@@ -99,6 +101,13 @@ class InPlace(nn.Module):
         return self.last(y.relu_().T)
 
 
+class Bounded(nn.Module):
+    """A clamp between bounds that depend on the input."""
+
+    def forward(self, x):
+        return x.clamp(-0.3 * x.roll(1, 1).exp(), 0.3 * x.roll(1, 1).exp())
+
+
 def sway(t):
     return torch.sin(t)[:, None]
 
@@ -108,6 +117,7 @@ def sway(t):
     (Sharp(), "bending", "model:softplus"),
     (InPlace().double(), "kinks", "model:relu"),
     (nn.Hardshrink(0.3), "value jumps", "model:hardshrink"),
+    (Bounded(), "decoding", "model:clamp"),  # not followed, and said to be
 ])
 def test_further_causes_and_their_places(model, cause, place):
     path = blob(0) if isinstance(model, Rounded) else sway
@@ -157,6 +167,7 @@ def test_everything_as_json_and_as_a_table(verdicts):
     (nn.Identity(), 5, TIMES, "'int' object is not callable"),
     (nn.Linear(3, 1), sway, TIMES, "the model does not run on inputs of shape"),
     (nn.Sequential(nn.Linear(1, 1), nn.Dropout()).train(), sway, TIMES, r"call model\.eval\(\) first"),
+    (nn.Identity(), lambda t: t.tolist(), TIMES, "the path returns a list: it must return a torch tensor"),
     (lambda x: x / 0, sway, TIMES, "the model's output is not finite at frame 0"),
 ])
 def test_what_is_refused(model, path, times, says):
