@@ -41,6 +41,16 @@ def job(chosen) -> int:
     if chosen.list:
         print(report_page.listing(paths))
         return 0
+    if chosen.student:
+        import student
+        copies = student.write(paths, Path(chosen.student).resolve())
+        print(f"{len(copies)} notebooks without solutions and outputs: {copies[0].parent}")
+        return 0
+    folder = Path(chosen.output).resolve() if chosen.output else environment.ROOT / "runs"
+    if chosen.site:
+        import build_site
+        print(build_site.build(paths, folder if chosen.output else folder / "site"))
+        return 0
     given = from_file(Path(chosen.file).resolve(), names, available) if chosen.file else {name: {} for name in names}
     for path in paths:
         known = parameters_of(path)
@@ -50,7 +60,6 @@ def job(chosen) -> int:
             except Refused as error:
                 raise Refused(f"-p {key} {error}") from error
         given[path.stem] = check(path.stem, given[path.stem], known)
-    folder = Path(chosen.output).resolve() if chosen.output else environment.ROOT / "runs"
     if chosen.sweep:
         import sweep
         return sweep.job(chosen, paths, given, folder if chosen.output else folder / "sweep")

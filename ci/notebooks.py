@@ -3,6 +3,7 @@
 
     python ci/notebooks.py                check them all
     python ci/notebooks.py --execute 02   execute the committed notebook on its defaults, in place
+    python ci/notebooks.py --fold         fold solutions and set-up, without executing anything
 """
 
 import ast
@@ -17,6 +18,12 @@ import nbformat
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 COMMON = ("seed", "device", "output_dir")
 LARGEST = 500_000
+# Lines of code that a reader sees before the first figure: more than these are set-up, and fold away.
+FIRST_LINES = 12
+# Notebooks that keep to the clauses on checked answers and on the lines before the first figure; the others follow.
+FINISHED = ("00", "01", "02", "03", "04", "08", "90")
+# By tag: what JupyterLab hides of such a cell until the reader unfolds it.
+FOLDS = {"solution": ("source_hidden", "outputs_hidden"), "hide-input": ("source_hidden",)}
 _PLACE = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users|mnt|usr)/|[A-Z]:\\\\")
 _DATE = re.compile(r"\b20\d\d-[01]\d-[0-3]\d\b")
 
@@ -35,7 +42,7 @@ def problems(path: Path) -> list[str]:
         found.append(f"it has {path.stat().st_size // 1000} kB, more than {LARGEST // 1000}")
     if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
         found.append("its kernel is not python3")
-    # From the file itself: reading it as a notebook repairs ids without a word.
+    # From the file itself: nbformat adds missing ids when it reads.
     ids = [cell.get("id") for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
     if len(set(ids)) != len(ids) or not all(ids):
         found.append("its cells do not all have an id of their own")
@@ -65,20 +72,59 @@ def problems(path: Path) -> list[str]:
     for heading in ("summary", "exercises", "references"):
         if not re.search(rf"^#+ .*{heading}", ending, re.M):
             found.append(f"it has no heading with {heading}")
-    exercises, solutions = tagged("exercise"), tagged("solution")
-    if not exercises or len(exercises) != len(solutions):
-        found.append(f"it has {len(exercises)} cells tagged exercise and {len(solutions)} tagged solution")
-    elif any(first >= second for first, second in zip(exercises, solutions, strict=True)):
-        found.append("a solution stands before its exercise")
+    found += _exercises(cells, ("exercise", "solution", "check")[:3 if path.name[:2] in FINISHED else 2])
+    found += [f"cell {cell.id} is not folded: ci/notebooks.py --fold does it" for cell in code if not _folded(cell)]
+    visible = _lines_before_figure(code)
+    if visible > FIRST_LINES and path.name[:2] in FINISHED:
+        found.append(f"a reader sees {visible} lines of code before the first figure, more than {FIRST_LINES}: "
+                     "tag what sets up with hide-input")
     if len(tagged("main-figure")) != 1:
         found.append("not just one cell is tagged main-figure")
     if not tagged("nbval-check-output"):
         found.append("no output is compared: no cell is tagged nbval-check-output")
-    if not any(re.search(r"^\s*assert ", cell.source, re.M) for cell in code):
+    if not any(re.search(r"^\s*assert ", cell.source, re.M) for cell in code
+               if "check" not in cell.metadata.get("tags", [])):
         found.append("no cell asserts its claim")
     if ".save(" not in "".join(cell.source for cell in code):
         found.append("it writes no results")
     return [f"{path.name}: {sentence}" for sentence in found]
+
+
+def _exercises(cells, tags) -> list[str]:
+    """Each exercise's cell is followed by its solution's, and that by a check of the answer."""
+    order = [(tag, cell.id) for cell in cells if cell.cell_type == "code"
+             for tag in tags if tag in cell.metadata.get("tags", [])]
+    counts = [sum(found == tag for found, _ in order) for tag in tags]
+    if not order or len(set(counts)) > 1:
+        return ["it has " + ", ".join(f"{count} cells tagged {tag}" for count, tag in zip(counts, tags, strict=True))]
+    return [f"cell {name}, tagged {tag}, stands where one tagged {other} should"
+            for (tag, name), other in zip(order, tags * counts[0], strict=True) if tag != other][:1]
+
+
+def _folded(cell) -> bool:
+    hidden = cell.metadata.get("jupyter", {})
+    return all(hidden.get(part) for tag in cell.metadata.get("tags", []) for part in FOLDS.get(tag, ()))
+
+
+def _lines_before_figure(code) -> int:
+    """Visible lines of code up to the first figure, those of its own cell included."""
+    count = 0
+    for cell in code:
+        if "hide-input" not in cell.metadata.get("tags", []):
+            count += sum(bool(line.strip()) for line in cell.source.splitlines())
+        if any(kind.startswith("image/") for output in cell.outputs for kind in output.get("data", {})):
+            return count
+    return 0
+
+
+def fold(notebook) -> None:
+    """Keep solutions, and cells that set up, out of sight in JupyterLab until they are asked for."""
+    for cell in notebook.cells:
+        parts = [part for tag in cell.metadata.get("tags", []) for part in FOLDS.get(tag, ())]
+        if cell.cell_type == "code" and parts:
+            cell.metadata["jupyter"] = {**cell.metadata.get("jupyter", {}), **dict.fromkeys(parts, True)}
+            if "outputs_hidden" in parts:
+                cell.metadata["collapsed"] = True  # the same for the classic notebook
 
 
 def _parameters(cells, places) -> list[str]:
@@ -110,6 +156,7 @@ def execute(path: Path) -> None:
     NotebookClient(notebook, record_timing=False, coalesce_streams=True, timeout=600, startup_timeout=600,
                    resources={"metadata": {"path": str(path.parent)}}).execute()
     notebook.metadata["language_info"] = {"name": "python"}
+    fold(notebook)
     nbformat.write(notebook, path)
 
 
@@ -117,12 +164,18 @@ def main(given=None) -> int:
     """The script."""
     given = list(sys.argv[1:] if given is None else given)
     paths = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
-    if "--execute" in given:
-        starts = [word for word in given if word != "--execute"]
+    task = next((word for word in given if word in ("--execute", "--fold")), None)
+    if task:
+        starts = [word for word in given if word != task]
         for path in paths:
             if not starts or any(path.name.startswith(start) for start in starts):
-                print(f"executing {path.name}", flush=True)
-                execute(path)
+                print(f"{task.removeprefix('--')}: {path.name}", flush=True)
+                if task == "--execute":
+                    execute(path)
+                    continue
+                notebook = nbformat.read(path, as_version=4)
+                fold(notebook)
+                nbformat.write(notebook, path)
         return 0
     found = [sentence for path in paths for sentence in problems(path)]
     print("\n".join(found) or f"{len(paths)} notebooks keep to the contract")

@@ -2,21 +2,17 @@
 
 import base64
 import html
+import re
 import sys
 from pathlib import Path
 
 import nbformat
+import page_parts
 from environment import shortened
 from parameters import parameters_of
 from runner import ABOUT, Outcome
 
 from smpcore.experiments import run_files
-
-_STYLE = """
-body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
-img{max-width:100%}td{padding:.1rem 1rem .1rem 0;border-bottom:1px solid #ddd}
-.bad{color:#b00020}.good{color:#006b3c}
-"""
 
 
 def listing(paths: list[Path]) -> str:
@@ -39,14 +35,25 @@ def title_of(path: Path) -> str:
     return path.stem
 
 
-def main_figure(path: Path) -> str:
-    """The PNG, in base64, of the cell tagged `main-figure`, else the first of the notebook, else ""."""
-    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-    cells.sort(key=lambda cell: "main-figure" not in cell.metadata.get("tags", []))
-    for cell in cells:
-        for output in cell.outputs:
+def main_figure(path: Path) -> tuple[str, str]:
+    """The PNG, in base64, of the cell tagged `main-figure`, else the first of the notebook, and its caption; else "".
+
+    The caption is the text of the next cell that begins with a figure's number.
+    """
+    cells = nbformat.read(path, 4).cells
+    for place in sorted(range(len(cells)), key=lambda k: "main-figure" not in cells[k].metadata.get("tags", [])):
+        for output in cells[place].get("outputs", []):
             if "image/png" in output.get("data", {}):
-                return output["data"]["image/png"].strip().replace("\n", "")
+                return output["data"]["image/png"].strip().replace("\n", ""), caption_of(cells, place)
+    return "", ""
+
+
+def caption_of(cells, place: int) -> str:
+    """The caption beneath a cell's figure, as plain words: it begins with the figure's number."""
+    for cell in cells[place + 1:place + 3]:
+        if cell.cell_type == "markdown" and re.match(r"\*+(Figure|Fig\.)", cell.source):
+            words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", cell.source.split("\n\n")[0])
+            return " ".join(re.sub(r"[*`$\\]", "", words).split())
     return ""
 
 
@@ -63,8 +70,8 @@ def write(outcomes: list[Outcome], folder: Path) -> Path:
     everything = sorted({**before, **now}.items())
     cards = "".join(_card(outcome, folder, "" if name in now else "an earlier run: ") for name, outcome in everything)
     run_files.write_atomically(folder / "index.html", (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Executed notebooks</title>"
-        f"<style>{_STYLE}</style><h1>Executed notebooks</h1>{cards}</html>\n"))
+        f"{page_parts.start('Executed notebooks', 'body{max-width:60rem}')}<h1>Executed notebooks</h1>{cards}"
+        f"<script>{page_parts.SORT}</script></html>\n"))
     return folder / "index.html"
 
 
@@ -84,19 +91,20 @@ def _earlier(folder: Path) -> list[Outcome]:
 
 
 def _card(outcome: Outcome, folder: Path, when: str) -> str:
-    title, figure = outcome.name, ""
+    title, figure, caption = outcome.name, "", ""
     try:
-        title, figure = title_of(outcome.notebook), main_figure(outcome.notebook)
+        title, (figure, caption) = title_of(outcome.notebook), main_figure(outcome.notebook)
         base64.b64decode(figure, validate=True)
     except Exception:  # no notebook, or a damaged one: the card says what is known
         figure = ""
     link = html.escape(outcome.notebook.relative_to(folder).as_posix())
-    rows = "".join(f"<tr><td>{html.escape(key)}</td><td>{value:.6g}</td></tr>"
-                   for key, value in outcome.record.get("results", {}).items())
+    words = html.escape(caption or f"main figure of {title}", quote=True)
+    results = outcome.record.get("results", {})
+    rows = [[page_parts.cell(key), page_parts.cell(float(value))] for key, value in results.items()]
     state = html.escape(f"{when}failed: {outcome.error}" if outcome.error else f"{when}ran")
     return (f"<section><h2>{html.escape(title)}</h2><p class={'bad' if outcome.error else 'good'}>{state}, "
             f"{outcome.seconds:.0f} s"
             + (f" · <a href='{link}'>{html.escape(outcome.name)}.ipynb</a>" if outcome.notebook.is_file() else "")
-            + "</p>" + (f"<img alt='main figure of {html.escape(title, quote=True)}' "
-                        f"src='data:image/png;base64,{figure}'>" if figure else "")
-            + f"<table>{rows}</table></section>")
+            + "</p>" + (f"<img alt='{words}' src='data:image/png;base64,{figure}'>" if figure else "")
+            + (page_parts.table({"result": "its name", "value": "six digits"}, rows, "Results") if rows else "")
+            + "</section>")

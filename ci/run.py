@@ -7,6 +7,8 @@
     python3 ci/run.py 02 --sweep seed=0:5 --jobs 2
     python3 ci/run.py --list                      notebooks, their parameters, defaults and help
     python3 ci/run.py --lab                       JupyterLab on the notebooks
+    python3 ci/run.py --student DIR               copies without solutions and outputs, for a class
+    python3 ci/run.py --site                      the course as a web site, in runs/site (or --output)
 """
 
 import argparse
@@ -44,13 +46,18 @@ def arguments(given):
     parser.add_argument("--here", action="store_true",
                         help="use the interpreter that runs this, with what is installed in it")
     parser.add_argument("--list", action="store_true", help="list notebooks and parameters, run nothing")
+    parser.add_argument("--student", metavar="DIR", help="copies of the notebooks without solutions and outputs, "
+                                                         "with checks of the answers")
+    parser.add_argument("--site", action="store_true",
+                        help="build the web site from the committed notebooks, without executing them")
     parser.add_argument("--lab", action="store_true", help="open JupyterLab on the notebooks")
     rest, values = _parameters_apart(list(given))
     chosen = parser.parse_args(rest)
     chosen.p = values + chosen.p
     if chosen.jobs < 1:
         parser.error(f"--jobs {chosen.jobs}: at least one notebook has to run at a time")
-    for option, value in (("--output", chosen.output), ("--notebooks-in", chosen.source), ("--file", chosen.file)):
+    for option, value in (("--output", chosen.output), ("--notebooks-in", chosen.source), ("--file", chosen.file),
+                          ("--student", chosen.student)):
         if value == "":
             parser.error(f"{option} '': it names nothing; leave the option out for the default")
     if (chosen.scheduler or chosen.force) and not chosen.sweep:

@@ -3,12 +3,13 @@
 import html
 import json
 from pathlib import Path
+from urllib.parse import quote
+
+import page_parts
 
 _STYLE = """
-body{font:16px/1.5 sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem}
-table{border-collapse:collapse;font-size:14px}th{cursor:help;text-align:left;border-bottom:2px solid #444}
-th,td{padding:.2rem .8rem .2rem 0}td{border-bottom:1px solid #ddd;font-variant-numeric:tabular-nums}
-.bad{color:#b00020}label{margin-right:1.5rem}svg text{font:13px sans-serif}div.wide{overflow-x:auto}
+body{max-width:80rem}label{display:inline-block;margin-right:1.5rem}select{font:inherit;max-width:60vw}
+svg{display:block;max-width:56rem;width:100%}svg text{fill:currentColor;font:14px sans-serif}
 """
 
 
@@ -61,25 +62,38 @@ def page(frame, failures, output: Path, note: str = "") -> str:
     meanings = frame.attrs["meanings"]
     rows = [{key: _cell(value) for key, value in row.items()} for row in frame.to_dict("records")]
     kinds = frame.attrs["kinds"]
-    data = {"columns": list(frame.columns), "rows": rows,
+    folder = frame.attrs["about"].get("folder")  # a place of the machine that ran it: the table has a link instead
+    data = {"columns": [name for name in frame.columns if name != folder],
+            "rows": [{name: value for name, value in row.items() if name != folder} for row in rows],
             "parameters": [name for name in frame.columns if kinds[name] == "parameter"],
             "results": [name for name in frame.columns if kinds[name] == "result"]}
     script = "".join(f"const {name}={_literal(value)};" for name, value in data.items())
     script += Path(__file__).with_name("sweep_page.js").read_text(encoding="utf-8")
-    head = "".join(f"<th title='{html.escape(meanings[name], quote=True)}'>{html.escape(name)}</th>"
-                   for name in frame.columns)
-    body = "".join("<tr>" + "".join(f"<td>{_shown(row[name])}</td>" for name in frame.columns) + "</tr>"
-                   for row in rows)
+    columns = {name: meanings[name] for name in frame.columns}
+    body = [[_notebook(row, frame.attrs["about"], output) if name == folder else page_parts.cell(row[name])
+             for name in columns] for row in rows]
     failed = "".join(f"<p class=bad>failed: {html.escape(task.notebook)} {html.escape(str(task.given))}: "
                      f"{html.escape(error)}</p>" for task, error in failures.values())
-    return (f"<!doctype html><html lang=en><meta charset=utf-8><title>Sweep: {html.escape(output.name)}</title>"
-            f"<style>{_STYLE}</style><h1>Sweep: {len(rows)} runs</h1>{failed}<p>{html.escape(note)}</p>"
-            "<p><label>plot <select id=y></select></label><label>against <select id=x></select></label>"
-            "<label>grouped by <select id=group></select></label></p>"
-            "<svg id=plot viewBox='0 0 900 400' role=img aria-label='the chosen result of each run; lines join the "
-            "means'></svg><p id=left-out></p><p>Hold the pointer over a column's name for its meaning; columns.csv "
-            f"has them all.</p><div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            f"</div><script>{script}</script></html>\n")
+    return (f"{page_parts.start(f'Sweep: {output.name}', _STYLE)}<h1>Sweep: {len(rows)} runs</h1>{failed}"
+            f"<p>{html.escape(note)}</p><p><label>plot <select id=y></select></label>"
+            "<label>against <select id=x></select></label><label>grouped by <select id=group></select></label></p>"
+            "<svg id=plot role=img aria-label='the chosen result of each run; lines join the means'></svg>"
+            "<p>Small points are runs. Where several runs share a place, the large point is their mean, and the bar "
+            "its standard error to either side.</p><p id=left-out></p>"
+            f"{page_parts.meanings(columns)}"
+            + page_parts.table(columns, body, "One row for each run; a click on a column's name sorts by it.")
+            + f"<script>{script}{page_parts.SORT}</script></html>\n")
+
+
+def _notebook(row, about, output: Path) -> str:
+    """The cell that leads to a run's executed notebook, where it lies below the page; else its folder's name."""
+    folder = Path(row[about["folder"]])
+    try:
+        place = (folder / f"{row[about['notebook']]}.ipynb").relative_to(output)
+    except ValueError:
+        return page_parts.cell(folder.name)
+    link = quote(place.as_posix())
+    return f"<td data-value='{link}'><a href='{link}'>notebook</a></td>"
 
 
 def _literal(value) -> str:
@@ -92,9 +106,3 @@ def _cell(value):
     if pandas.isna(value):
         return None  # the run has no such column
     return value.item() if hasattr(value, "item") else value
-
-
-def _shown(value) -> str:
-    if value is None:
-        return ""
-    return html.escape(f"{value:.6g}" if isinstance(value, float) else str(value))

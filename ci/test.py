@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import browser
 import environment
 
 ROOT = environment.ROOT
@@ -126,6 +127,8 @@ def main(given=None):
             print(f"== skipped: {NAMES[name]}, for {reason}", flush=True)
         else:
             sets.append(name)
+    if browser.program() is None:
+        print(f"== skipped: the site in a browser, for {browser.HOW_TO_GET}", flush=True)
     failed = []
     for name, command, more in stages("--processors" in given, sets):
         print(f"\n== {name}", flush=True)

@@ -9,6 +9,7 @@ arXiv:2103.14731, 2021).
 - `trace_line`: every kink on a straight line, with a certificate.
 - `propagation`: predicted, never measured.
 - `smoothing`: made smooth again, in a trained network or in training.
+- `diagnosis`: why an output jerks, kinks and other causes told apart; ``python -m smpcore`` on the command line.
 
 Names are imported on first use, so that `import smpcore` stays quick and needs numpy, scipy and torch alone. What an
 extra installs is imported by `need`.
@@ -25,8 +26,8 @@ _HOME = {
     "attribute": "attribution", "Attribution": "attribution", "LayerSmp": "attribution",
     "trace_line": "tracing", "LineTrace": "tracing",
 }
-_MODULES = ("attribution", "benchmarks", "device", "experiments", "forensics", "inspection", "metric", "models",
-            "paths", "plotting", "propagation", "results", "signals", "smoothing", "switches", "tracing",
+_MODULES = ("attribution", "benchmarks", "device", "diagnosis", "experiments", "forensics", "inspection", "metric",
+            "models", "paths", "plotting", "propagation", "results", "signals", "smoothing", "switches", "tracing",
             "training", "units")
 #: Modules that are also found under an older or shorter name: ``from smpcore.results import start``.
 _ALSO = {
@@ -57,7 +58,7 @@ def need(module: str):
         package = module.split(".")[0]
         if error.name is None or error.name.split(".")[0] != package:
             raise  # the module is there, and something that it needs itself is not
-        extra = "architectures" if package == "transformers" else "notebooks"
+        extra = {"transformers": "architectures", "typer": "cli"}.get(package, "notebooks")
         raise ModuleNotFoundError(f"{_SOLD_AS.get(package, package)} is not installed, which this needs: pip install "
                                   f"'smpcore[{extra}]'", name=package) from error
 

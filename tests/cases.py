@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smpcore import units
+from smpcore.models.face import cubic_b_spline
 
 __all__ = ["ALL", "MODELS", "TOGETHER", "UNITS", "Case"]
 
@@ -155,6 +156,7 @@ UNITS = [
     _smooth("celu", lambda x: F.celu(x, 0.5)),
     _smooth("tanhshrink", F.tanhshrink),
     _smooth("elu, smooth for α = 1", F.elu),
+    _smooth("cubic_b_spline", lambda x: cubic_b_spline(x)),
     _unit("maximum, by name", lambda x: torch.maximum(input=x[:, ::2], other=x[:, 1::2]), after=12),
     _unit("amax, by numpy's names", lambda x: torch.amax(x.reshape(-1, 4, 6), axis=-1, keepdims=True)[..., 0], after=4),
     _unit("max, by numpy's names", lambda x: torch.max(x.reshape(-1, 4, 6), axis=1, keepdims=True)[0][:, 0], after=6),

@@ -3,8 +3,8 @@
 Where a unit switches, its slope jumps, and the output's slope by that times the *gain* from the unit to the
 output. So SMP = Σ over units and switches of |jump of the unit's own slope| · |gain|. Slopes come from one
 forward pass with a tangent, gains from one backward pass for each output. A switch is seen as a changed sign or
-a changed winner between neighbouring samples, so kinks need not be resolved (our derivation, from the abstract
-of R. Liu, C.-W. Wong, H. Dai, arXiv:2103.14731).
+a changed winner between neighbouring samples, so kinks need not be resolved (our own derivation, in notebook 05,
+sections 1 and 2, from the abstract of R. Liu, C.-W. Wong, H. Dai, arXiv:2103.14731).
 """
 
 import time
@@ -92,21 +92,27 @@ class Attribution:
         jumps = f", value jumps {self.value_jumps.tolist()}" if bool(self.value_jumps.any()) else ""
         return f"Attribution(SMP {outputs}{jumps}, {len(self.layers)} layers, {len(self.times)} samples)"
 
-    def to_frame(self):
+    def to_frame(self, group: bool | Callable[[str], str] = False):
         """Long format: a pandas frame with columns layer, kind, units, switches, output, smp.
 
         Its ``attrs["unexplained"]`` is the list of the outputs' `unexplained`, which belongs to no layer.
+
+        Parameters
+        ----------
+        group
+            True for one row for each call site: the calls ``relu``, ``relu#2``, ``relu#3``, … (iterations, time steps,
+            stages of a solver) summed, units included. A function of a call's name gives the name of its row instead.
         """
         import smpcore
 
         pd = smpcore.need("pandas")
         rows = [(layer.name, layer.kind, layer.units, layer.switches, output, smp)
-                for layer in self.layers for output, smp in enumerate(layer.smp.tolist())]
+                for layer in _grouped(self.layers, group) for output, smp in enumerate(layer.smp.tolist())]
         frame = pd.DataFrame(rows, columns=["layer", "kind", "units", "switches", "output", "smp"])
         frame.attrs["unexplained"] = self.unexplained.tolist()
         return frame
 
-    def plot(self, output: int = 0, ax=None):
+    def plot(self, output: int = 0, ax=None, *, group: bool | Callable[[str], str] = False):
         """Bars of SMP by layer, in order of execution; gives back the matplotlib axes.
 
         Parameters
@@ -115,20 +121,23 @@ class Attribution:
             Which output.
         ax
             Where to draw; a new figure where None.
+        group
+            As in `to_frame`.
         """
         from smpcore.plotting import COLORS, PALETTE, plt
 
+        layers = _grouped(self.layers, group)
         if ax is None:
-            _, ax = plt.subplots(figsize=(9.0, 1.2 + 0.4 * max(len(self.layers), 2)))
-        values = [float(layer.smp[output]) for layer in self.layers]
-        kinds = list(dict.fromkeys(layer.kind for layer in self.layers))
+            _, ax = plt.subplots(figsize=(9.0, 1.2 + 0.4 * max(len(layers), 2)))
+        values = [float(layer.smp[output]) for layer in layers]
+        kinds = list(dict.fromkeys(layer.kind for layer in layers))
         colour = {kind: COLORS.get(kind, PALETTE[(3 + n) % len(PALETTE)]) for n, kind in enumerate(kinds)}
         for kind in kinds:
-            rows = [n for n, layer in enumerate(self.layers) if layer.kind == kind]
+            rows = [n for n, layer in enumerate(layers) if layer.kind == kind]
             ax.barh(rows, [values[n] for n in rows], color=colour[kind], label=kind)
         for n, value in enumerate(values):
             ax.annotate(f" {value:.3g}", (value, n), va="center")
-        ax.set_yticks(range(len(self.layers)), [layer.name for layer in self.layers])
+        ax.set_yticks(range(len(layers)), [layer.name for layer in layers])
         ax.invert_yaxis()
         ax.margins(x=0.12)
         ax.set_xlabel("SMP (output units per unit of t)")
@@ -245,6 +254,18 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
               for name, layer in course.layers.items()]
     jumps = sum((layer.value_jumps for layer in course.layers.values()), torch.zeros_like(course.total))
     return Attribution(times, course.values, course.slopes, course.total, jumps, layers, unexplained)
+
+
+def _grouped(layers: list[LayerSmp], group: bool | Callable[[str], str]) -> list[LayerSmp]:
+    """The layers as they are, or summed under the names that ``group`` gives them, one for each kind."""
+    if not group:
+        return layers
+    site = group if callable(group) else lambda name: name.partition("#")[0]
+    found = {}
+    for layer in layers:
+        found.setdefault((site(layer.name), layer.kind), []).append(layer)
+    return [LayerSmp(name, kind, sum(one.units for one in calls), sum(one.switches for one in calls),
+                     torch.stack([one.smp for one in calls]).sum(0)) for (name, kind), calls in found.items()]
 
 
 def _progress(count: int):

@@ -1,8 +1,6 @@
 """Runs and benchmarks of the notebooks: their records, the methods they compare with, the networks they train."""
 
 from smpcore.experiments.benchmarks import (
-    Transfers,
-    finely_sampled_smp,
     forward_pass,
     in_turns,
     peak_bytes,
@@ -17,7 +15,6 @@ from smpcore.experiments.run_table import load
 from smpcore.experiments.sequential_reference import LineKinks, transform_line
 
 __all__ = [
-    "LineKinks", "Recipe", "Run", "Trained", "Transfers", "finely_sampled_smp", "forward_pass", "in_turns",
-    "load", "peak_bytes", "regressor", "rms_error", "sampled_slopes", "samples_needed", "scipy_composition",
-    "start", "train", "transform_line",
+    "LineKinks", "Recipe", "Run", "Trained", "forward_pass", "in_turns", "load", "peak_bytes", "regressor", "rms_error",
+    "sampled_slopes", "samples_needed", "scipy_composition", "start", "train", "transform_line",
 ]

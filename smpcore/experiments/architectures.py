@@ -9,12 +9,20 @@ import torch
 from torch import nn
 
 import smpcore
+from smpcore.arguments import checked, one_of, whole
 
 __all__ = ["ARCHITECTURES", "build", "logits"]
 
-ARCHITECTURES = ("resnet", "convnext", "vit")
+#: By name: what `transformers` calls it, and its configuration.
+ARCHITECTURES = {
+    "resnet": ("ResNet", {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]}),
+    "convnext": ("ConvNext", {"depths": [1, 1, 2, 1]}),
+    "vit": ("ViT", {"num_hidden_layers": 3, "hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768,
+                    "attn_implementation": "eager"}),
+}
 
 
+@checked(name=one_of(ARCHITECTURES), seed=whole(0))
 def build(name: str, *, seed: int = 0, **changes) -> nn.Module:
     """An untrained image classifier with four classes, in evaluation mode, float32.
 
@@ -36,21 +44,11 @@ def build(name: str, *, seed: int = 0, **changes) -> nn.Module:
     ModuleNotFoundError
         Where `transformers` is not installed.
     """
-    if name not in ARCHITECTURES:
-        raise ValueError(f"architecture {name!r} is not known: choose one of {', '.join(ARCHITECTURES)}")
     transformers = smpcore.need("transformers")
+    kind, settings = ARCHITECTURES[name]
     torch.manual_seed(seed)
-    if name == "resnet":
-        settings = {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]}
-        config, model = transformers.ResNetConfig, transformers.ResNetForImageClassification
-    elif name == "convnext":
-        settings = {"depths": [1, 1, 2, 1]}
-        config, model = transformers.ConvNextConfig, transformers.ConvNextForImageClassification
-    else:
-        settings = {"num_hidden_layers": 3, "hidden_size": 192, "num_attention_heads": 3,
-                    "intermediate_size": 768, "attn_implementation": "eager"}
-        config, model = transformers.ViTConfig, transformers.ViTForImageClassification
-    return model(config(**{"num_labels": 4, **settings, **changes})).eval()
+    config = getattr(transformers, f"{kind}Config")(**{"num_labels": 4, **settings, **changes})
+    return getattr(transformers, f"{kind}ForImageClassification")(config).eval()
 
 
 def logits(returned) -> torch.Tensor:

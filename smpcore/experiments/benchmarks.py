@@ -1,4 +1,4 @@
-"""Alternatives that the measurements are compared with, and counters of their costs: time, memory, transfers.
+"""The benchmarks: alternatives that the measurements are compared with, and what each costs in time and memory.
 
 None of this is needed to measure SMP; the notebook of benchmarks imports it. Each alternative is written once, as fast
 as plain torch allows, and tested against known results.
@@ -15,21 +15,19 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from smpcore.arguments import FUNCTION, POSITIVE, TIMES, Kind, checked, whole
-from smpcore.experiments.sequential_reference import LineKinks, check_line, slopes, transform_line
+from smpcore.arguments import FUNCTION, POSITIVE, TENSOR, TIMES, Kind, checked, whole
+from smpcore.experiments.sequential_reference import SEQUENCE, LineKinks, slopes, transform_line
 
-__all__ = ["LineKinks", "Transfers", "finely_sampled_smp", "forward_pass", "in_turns", "peak_bytes",
-           "rms_error", "sampled_slopes", "samples_needed", "scipy_composition", "transform_line"]
+__all__ = ["LineKinks", "forward_pass", "in_turns", "peak_bytes", "rms_error", "sampled_slopes", "samples_needed",
+           "scipy_composition", "transform_line"]
 
 
-_NOT_SIGNALS = ": it must be an array of numbers (S, N) with at least 4 samples"
-_NUMBERS = Kind(object, "", lambda given: np.ndim(given) == 1 and np.isfinite(np.asarray(given, float)).all(),
-                ": it must be a list of finite numbers")
+_NUMBERS = Kind(object, ": it must be a list of finite numbers",
+                lambda given: np.ndim(given) == 1 and np.isfinite(np.asarray(given, float)).all())
 
 
 @checked(repeats=whole()._replace(broken=": at least one round has to be counted"), work=Kind(
-    dict, ": it must be a dictionary of functions", lambda work: all(map(callable, work.values())),
-    ": it must be a dictionary of functions"))
+    dict, ": it must be a dictionary of functions", lambda work: all(map(callable, work.values()))))
 def in_turns(work: dict[str, Callable[[], object]], repeats: int = 3, *, warm: bool = False) -> dict[str, float]:
     """Seconds that each piece of work takes, measured in turns so that a drift of the machine hits all alike.
 
@@ -65,7 +63,7 @@ def in_turns(work: dict[str, Callable[[], object]], repeats: int = 3, *, warm: b
     return seconds
 
 
-@checked(samples=whole(2), chunk=whole())
+@checked(model=SEQUENCE, start=TENSOR, end=TENSOR, samples=whole(2), chunk=whole())
 def sampled_slopes(model: nn.Sequential, start: Tensor, end: Tensor, samples: int, chunk: int = 64) -> Tensor:
     """Slopes of the first output at equally spaced points of the line, length 1.
 
@@ -90,19 +88,9 @@ def sampled_slopes(model: nn.Sequential, start: Tensor, end: Tensor, samples: in
     TypeError, ValueError
         As `transform_line`; for fewer than 2 samples, or none in a pass.
     """
-    check_line(model, start, end)
     times = torch.linspace(0, 1, samples, dtype=start.dtype, device=start.device)
     with torch.no_grad():
         return torch.cat([slopes(model, start, end, part) for part in times.split(chunk)])
-
-
-def finely_sampled_smp(model: nn.Sequential, start: Tensor, end: Tensor, samples: int, chunk: int = 64) -> float:
-    """Σ|slope differences| of the first output between equally spaced points of the line, length 1.
-
-    A lower bound of SMP: kinks that share an interval cancel. It grows to SMP as the interval shrinks. Parameters
-    are those of `sampled_slopes`.
-    """
-    return float(sampled_slopes(model, start, end, samples, chunk).diff().abs().sum())
 
 
 @checked(model=FUNCTION, path=FUNCTION, times=TIMES, chunk=whole())
@@ -119,7 +107,8 @@ def forward_pass(model: nn.Module, path: Callable[[Tensor], Tensor], times: Tens
 
 
 @checked(spacing=POSITIVE, window=whole(), threshold=POSITIVE, values=Kind(
-    np.ndarray, _NOT_SIGNALS, lambda z: z.ndim == 2 and z.shape[1] > 3 and z.dtype.kind in "iuf", _NOT_SIGNALS))
+    np.ndarray, ": it must be an array of numbers (S, N) with at least 4 samples",
+    lambda values: values.ndim == 2 and values.shape[1] > 3 and values.dtype.kind in "iuf"))
 def scipy_composition(values: np.ndarray, spacing: float, window: int = 9, threshold: float = 5.0) -> np.ndarray:
     """SMP as a few calls of SciPy: the plain estimator that `smpcore.smp` is compared with.
 
@@ -256,45 +245,6 @@ class _Live(TorchDispatchMode):
     def _gone(self, key, size):
         self.known.discard(key)
         self.now -= size
-
-
-class Transfers(TorchDispatchMode):
-    """Counts operations at which the CPU waits for a GPU; it needs no GPU.
-
-    ``reads``: numbers read out of a tensor (`item`, `bool`, `tolist` of one), each a transfer to the host.
-    ``shapes``: operations whose result's size depends on the data (`nonzero`, indexing by a mask, `unique`).
-    ``moves``: copies from one device to another; none where everything is on the CPU.
-
-    >>> with Transfers() as seen:
-    ...     _ = torch.ones(3).sum().item()
-    >>> seen.reads, seen.shapes, seen.moves
-    (1, 0, 0)
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.reads = self.shapes = self.moves = 0
-
-    @property
-    def total(self) -> int:
-        """All three together."""
-        return self.reads + self.shapes + self.moves
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        name = func.overloadpacket.__name__
-        if name in ("_local_scalar_dense", "equal", "is_nonzero"):
-            self.reads += 1
-        elif name in ("nonzero", "masked_select", "_unique", "_unique2", "unique_dim", "unique_consecutive"):
-            self.shapes += 1
-        elif name in ("index", "index_put_", "index_put"):
-            # A mask among the indices is a nonzero inside.
-            masks = [each for each in args[1] if each is not None and each.dtype in (torch.bool, torch.uint8)]
-            self.shapes += bool(masks)
-        elif name in ("_to_copy", "copy_") and isinstance(result, Tensor):
-            devices = {part.device for part in tree_leaves((args, result)) if isinstance(part, Tensor)}
-            self.moves += len(devices) > 1
-        return result
 
 
 def _wait() -> None:

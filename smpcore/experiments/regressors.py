@@ -1,14 +1,19 @@
 """Small convolutional regressors, trained to place a moving blob or to read the angles of an ellipsoid.
 
 The notebooks on training and on forensics examine them. A `Recipe` holds everything that determines one network, its
-seed included: on the same machine it trains to the same network.
+seed included: on the same machine it trains to the same network. The weights of some are shipped (`STORED`), so that
+notebooks have the same ones on every machine and need not train them; `python -m smpcore.experiments.regressors` trains
+and writes them.
 """
 
 import copy
+import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +21,7 @@ from smpcore import device as devices
 from smpcore import paths
 from smpcore.arguments import FUNCTION, Kind, check, checked, one_of, optional, whole
 
-__all__ = ["ACTIVATIONS", "POOLINGS", "TASKS", "Recipe", "Trained", "regressor", "train"]
+__all__ = ["ACTIVATIONS", "POOLINGS", "TASKS", "Recipe", "Trained", "regressor", "stored", "train"]
 
 
 class CentredSoftplus(nn.Softplus):
@@ -112,10 +117,6 @@ class Recipe:
         path = self.path()
         return path.position(times) if self.task == "position" else path.angles(times)
 
-    def as_dict(self) -> dict:
-        """The recipe as plain values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -130,14 +131,14 @@ class Trained:
     test_error: float
     before: float
 
-    @checked(samples=whole(2), chunk=whole())
-    def curves(self, samples: int, *, chunk: int = 1000) -> tuple[Tensor, float]:
-        """The outputs along the recipe's path: (2, samples) float64 on the CPU, and the spacing in t."""
+    @checked(samples=whole(2), chunk=whole(), path=optional(FUNCTION))
+    def curves(self, samples: int, *, chunk: int = 1000, path: Callable | None = None) -> tuple[Tensor, float]:
+        """The outputs along a path, the recipe's where None: (2, samples) float64 on the CPU, and the spacing in t."""
         times = torch.linspace(0, 2 * torch.pi, samples, dtype=torch.float64)
-        parameter = next(self.model.parameters())
+        place, path = next(self.model.parameters()).device, path or self.recipe.path()
         model = copy.deepcopy(self.model).to(torch.float64)
         with torch.no_grad():
-            parts = [model(self.recipe.path()(part.to(parameter.device))) for part in times.split(chunk)]
+            parts = [model(path(part.to(place))) for part in times.split(chunk)]
         return torch.cat(parts).T.cpu().contiguous(), float(times[1] - times[0])
 
 
@@ -165,6 +166,31 @@ def regressor(recipe: Recipe) -> nn.Sequential:
         return nn.Sequential(*features, nn.Linear(size, 2)).eval()
 
 
+#: The networks whose weights are shipped: five seeds of each kind, and of one kind five that were stopped half-way.
+STORED = [Recipe(activation, pooling, steps=steps, seed=seed)
+          for activation, pooling, steps in [("relu", "max", 300), ("relu", "average", 300), ("tanh", "max", 300),
+                                             ("tanh", "average", 300), ("relu", "max", 150)] for seed in range(5)]
+_FILE = Path(__file__).with_name("regressors.npz")
+
+
+@checked(recipe=_RECIPE)
+def stored(recipe: Recipe, *, device: torch.device | str = "cpu") -> Trained | None:
+    """The trained regressor whose weights are shipped, with its errors computed anew; None for one that is not.
+
+    A TypeError for what is not a `Recipe`, a ValueError for a device that is not there.
+    """
+    if recipe not in STORED:
+        return None
+    device = devices.resolve(device, torch.float32)
+    model = regressor(recipe).to(device)
+    test = _pictures(recipe, 512, torch.Generator().manual_seed(99_991), device)
+    before = _error(model, *test)
+    with np.load(_FILE) as weights:
+        flat = torch.from_numpy(weights[json.dumps(vars(recipe))]).to(device)
+    torch.nn.utils.vector_to_parameters(flat, model.parameters())
+    return Trained(recipe, model, _error(model, *test), before)
+
+
 @checked(recipe=_RECIPE, penalty=optional(FUNCTION))
 def train(recipe: Recipe, *, device: torch.device | str = "cpu",
           penalty: Callable[[nn.Module, int], Tensor] | None = None) -> Trained:
@@ -190,7 +216,7 @@ def train(recipe: Recipe, *, device: torch.device | str = "cpu",
     test = _pictures(recipe, 512, torch.Generator().manual_seed(99_991), device)
     before = _error(model, *test)
     optimiser = torch.optim.Adam(model.parameters(), lr=_RATE)
-    # Up from a twenty-fifth of the rate for 15% of the steps, then down to nothing.
+    # The learning rate rises from a 25th of its highest for 15% of the steps, then falls to almost 0.
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=max(recipe.steps, 1), pct_start=0.15)
     model.train()
     for step in range(recipe.steps):
@@ -219,3 +245,9 @@ def _error(model: nn.Module, pictures: Tensor, answers: Tensor) -> float:
     with torch.no_grad():
         missed = model(pictures) - answers
     return float((missed.square().mean() / (answers - answers.mean(0)).square().mean()).sqrt())
+
+
+if __name__ == "__main__":
+    np.savez_compressed(_FILE, **{
+        json.dumps(vars(each)): nn.utils.parameters_to_vector(train(each).model.parameters()).detach().numpy()
+        for each in STORED})

@@ -11,11 +11,26 @@ import torch
 from torch import Tensor, nn
 
 from smpcore.arguments import TENSOR, Kind, checked, whole
+from smpcore.paths import line
 
-__all__ = ["LineKinks", "points", "slopes", "transform_line"]
+__all__ = ["SEQUENCE", "LineKinks", "slopes", "transform_line"]
 
-# Two switch points of a line closer than this, as a fraction of it, are one: float64 cannot part them.
+# Two switch points of a line closer than this, as a fraction of it, are one: float64 cannot separate them.
 _SAME = 1e-13
+
+
+def _is_known(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.MaxPool2d):
+        return (layer.padding, layer.dilation, layer.ceil_mode) == (0, 1, False)
+    plain = getattr(layer, "padding_mode", "zeros") == "zeros"
+    return plain and type(layer) in (nn.Conv2d, nn.Linear, nn.ReLU, nn.Flatten)
+
+
+#: A model that the rules of this file hold for.
+SEQUENCE = Kind(nn.Sequential, ": it must be an nn.Sequential of single layers",
+                lambda model: all(_is_known(layer) for layer in model),
+                ": each of its layers must be a Conv2d (zeros), Linear, ReLU, MaxPool2d (without padding, dilation or "
+                "ceil_mode) or Flatten")
 
 
 @dataclass(frozen=True)
@@ -33,7 +48,7 @@ class LineKinks:
         return float(self.jumps.abs().sum())
 
 
-@checked(parts=whole())
+@checked(model=SEQUENCE, start=TENSOR, end=TENSOR, parts=whole())
 def transform_line(model: nn.Sequential, start: Tensor, end: Tensor, *, parts: int = 1) -> LineKinks:
     """Every kink of a ReLU and max-pool network on a line, by carrying the switch points layer by layer.
 
@@ -62,7 +77,6 @@ def transform_line(model: nn.Sequential, start: Tensor, end: Tensor, *, parts: i
     TypeError, ValueError
         For another model, ends that are not two floating tensors of one shape, fewer than one part.
     """
-    check_line(model, start, end)
     edges = torch.linspace(0, 1, parts + 1, dtype=start.dtype, device=start.device)
     with torch.no_grad():
         found = [_switch_points(model, start, end, edge) for edge in itertools.pairwise(edges)]
@@ -73,23 +87,9 @@ def transform_line(model: nn.Sequential, start: Tensor, end: Tensor, *, parts: i
     return LineKinks(times[1:-1][seen], jumps[seen], len(times))
 
 
-@checked(model=Kind(nn.Sequential, ": it must be an nn.Sequential of single layers"), start=TENSOR, end=TENSOR)
-def check_line(model: nn.Sequential, start: Tensor, end: Tensor) -> None:
-    """Refuse a model or the ends of a line that this file's rules do not hold for."""
-    for place, layer in enumerate(model):
-        plain_pool = [getattr(layer, name, None) for name in ("padding", "dilation", "ceil_mode")] == [0, 1, False]
-        if (type(layer) not in (nn.Conv2d, nn.Linear, nn.ReLU, nn.MaxPool2d, nn.Flatten)
-                or getattr(layer, "padding_mode", "zeros") != "zeros"
-                or (isinstance(layer, nn.MaxPool2d) and not plain_pool)):
-            raise ValueError(f"model: layer {place}, {layer}, is none of those that this reference knows: Conv2d "
-                             "(zeros), Linear, ReLU, MaxPool2d (without padding, dilation or ceil_mode), Flatten")
-    if start.shape != end.shape:
-        raise ValueError(f"start of shape {tuple(start.shape)}, end of shape {tuple(end.shape)}: they must be alike")
-
-
 def _switch_points(model: nn.Sequential, start: Tensor, end: Tensor, edges: tuple[Tensor, Tensor]) -> Tensor:
     times = torch.stack(edges)
-    rows = points(start, end, times)
+    rows = line(start, end)(times)
     layers, before = list(model), None
     for layer, following in zip(layers, [*layers[1:], None], strict=True):
         if isinstance(layer, nn.ReLU):
@@ -169,14 +169,10 @@ def _unfold(rows: Tensor, pool: nn.MaxPool2d) -> Tensor:
     return windows.flatten(4).flatten(1, 3)
 
 
-def points(start: Tensor, end: Tensor, times: Tensor) -> Tensor:
-    """The line's points at times in [0, 1]: ``(P,)`` -> ``(P, *input_shape)``."""
-    return start + times.reshape(-1, *[1] * start.dim()) * (end - start)
-
-
 def slopes(model: nn.Sequential, start: Tensor, end: Tensor, times: Tensor) -> Tensor:
     """Slopes ``(P,)`` of the first output, the tangent carried by hand: forward-mode AD would convolve three times."""
-    rows, rates = points(start, end, times), (end - start).expand(len(times), *start.shape)
+    path = line(start, end)
+    rows, rates = path(times), path.slope(times)
     for layer in model:
         if isinstance(layer, nn.ReLU):
             rates, rows = rates * (rows > 0), layer(rows)

@@ -1,7 +1,5 @@
 """The networks that the shipped classifier was fitted to, in their order, and the paths that they are sampled on."""
 
-import copy
-
 import torch
 
 from smpcore import paths
@@ -10,7 +8,7 @@ from smpcore.experiments.regressors import Recipe, Trained
 
 __all__ = ["PATHS", "recipes", "watch"]
 
-#: Paths on which every network is watched; the first is `Recipe.path`'s, the others differ in reach, turns and speed.
+#: Paths on which every network is sampled: first `Recipe.path`, then three that differ in reach, turns and speed.
 PATHS = 4
 
 
@@ -33,12 +31,8 @@ def recipes(seeds: int = 3) -> list[Recipe]:
 
 def watch(trained: Trained, samples: int) -> torch.Tensor:
     """(PATHS, samples): one output along each path, the two of a network in turns; float64 on the CPU."""
-    times = torch.linspace(0, 2 * torch.pi, samples, dtype=torch.float64)
-    place = next(trained.model.parameters()).device
-    model = copy.deepcopy(trained.model).double()
-    with torch.no_grad():
-        return torch.stack([torch.cat([model(path(part.to(place)))[:, k % 2].cpu() for part in times.split(1000)])
-                            for k, path in enumerate(_paths(trained.recipe))])
+    return torch.stack([trained.curves(samples, path=path)[0][number % 2]
+                        for number, path in enumerate(_paths(trained.recipe))])
 
 
 def _paths(recipe: Recipe) -> list:

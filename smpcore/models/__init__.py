@@ -1,7 +1,20 @@
 """Networks to try the measurements on, and models and paths of your own, loaded by their names."""
 
 from smpcore.models.by_name import check_fit, load_model, load_path
-from smpcore.models.face import FACE_INPUT, LANDMARKS, Face, FaceNetwork, face_network
+from smpcore.models.face import (
+    FACE_INPUT,
+    LANDMARKS,
+    Candidate,
+    Face,
+    FaceNetwork,
+    FacePipeline,
+    ProposalNetwork,
+    RefineNetwork,
+    face_network,
+    face_pipeline,
+    proposal_network,
+    refine_network,
+)
 from smpcore.models.networks import (
     ACTIVATIONS,
     POOLINGS,
@@ -13,6 +26,7 @@ from smpcore.models.networks import (
     reference_line,
 )
 
-__all__ = ["ACTIVATIONS", "FACE_INPUT", "LANDMARKS", "POOLINGS", "REFERENCE_SMP", "Face", "FaceNetwork", "check_fit",
-           "cnn", "face_network", "he_initialise", "load_model", "load_path", "mlp", "reference_cnn",
-           "reference_line"]
+__all__ = ["ACTIVATIONS", "FACE_INPUT", "LANDMARKS", "POOLINGS", "REFERENCE_SMP", "Candidate", "Face", "FaceNetwork",
+           "FacePipeline", "ProposalNetwork", "RefineNetwork", "check_fit", "cnn", "face_network", "face_pipeline",
+           "he_initialise", "load_model", "load_path", "mlp", "proposal_network", "reference_cnn", "reference_line",
+           "refine_network"]

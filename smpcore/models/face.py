@@ -1,4 +1,4 @@
-"""The landmark network of MTCNN (O-Net), with its published weights.
+"""The three networks of MTCNN with their published weights, and the chain from a box to the landmarks.
 
 K. Zhang, Z. Zhang, Z. Li, Y. Qiao, "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional
 Networks", IEEE Signal Processing Letters 23(10), 2016. The weights are those of the PyPI package ``mtcnn``
@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,18 +19,27 @@ from torch import nn
 
 import smpcore
 from smpcore.arguments import Kind, checked
+from smpcore.paths.crops import PicturePath, picture
+from smpcore.paths.photographs import Source
+from smpcore.units import Hinges, entry
 
-__all__ = ["FACE_INPUT", "LANDMARKS", "Face", "FaceNetwork", "face_network"]
+__all__ = ["FACE_INPUT", "LANDMARKS", "Candidate", "Face", "FaceNetwork", "FacePipeline", "ProposalNetwork",
+           "RefineNetwork", "cubic_b_spline", "face_network", "face_pipeline", "proposal_network", "refine_network"]
 
-#: What `smpcore.paths.picture` needs to make this network's input: RGB, 48×48, (value − 127.5)/128 of 0…255.
+#: What `smpcore.paths.picture` needs to make the landmark network's input: RGB, 48×48, (value − 127.5)/128 of 0…255.
+#: The two others take 24 and 12 pixels a side.
 FACE_INPUT = {"size": 48, "channels": 3, "mean": 127.5 / 255, "std": 128 / 255}
 
 #: The five points, in the network's order; left and right as they appear in the picture.
 LANDMARKS = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
 
-_WEIGHTS = "mtcnn/assets/weights/onet.lz4"
 _REMEDY = "'pip install mtcnn==1.0.0'"
-_SHA256 = "94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3"
+_SHA256 = {
+    "onet.lz4": "94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3",
+    "rnet.lz4": "cb00e6460f3c98b0bfafaba3c0a0ded4bdf6e62cee7174d969e8670d7e757fee",
+    "pnet.lz4": "ea6b0c3e685ebee3165326ad6484acc95f2ef78f1c94fbf40a55704fa989f7b5",
+}
+_FILE = Kind((str, os.PathLike, type(None)), ": it must be the path of the file with the weights, or None")
 
 
 class Face(NamedTuple):
@@ -56,6 +66,9 @@ class FaceNetwork(nn.Module):
     The sides go 48, 46, 23, 21, 10, 8, 4, 3: nothing is padded, and the poolings round up.
     """
 
+    #: What `smpcore.paths.picture` needs to make its input.
+    picture_input = FACE_INPUT
+
     def __init__(self):
         super().__init__()
         self.conv1, self.prelu1, self.pool1 = nn.Conv2d(3, 32, 3), nn.PReLU(32), _pool(3)
@@ -77,9 +90,68 @@ class FaceNetwork(nn.Module):
         return Face(self.landmark_head(x), probability, self.box_head(x))
 
 
-@checked(weights=Kind((str, os.PathLike, type(None)), ": it must be the path of the file onet.lz4, or None"))
+class Candidate(NamedTuple):
+    """What `RefineNetwork` and `ProposalNetwork` return for P crops.
+
+    Attributes
+    ----------
+    box
+        (P, 4): corrections of the crop's left, top, right and bottom edge, as fractions of its size. Of proposals in a
+        larger picture (P, 4, height, width), one for each place of a crop.
+    probability
+        (P,), or (P, height, width): that there is a face.
+    """
+
+    box: torch.Tensor
+    probability: torch.Tensor
+
+
+class RefineNetwork(nn.Module):
+    """R-Net: (P, 3, 24, 24) to `Candidate`. Three convolutions, PReLU after each, two max poolings, two heads."""
+
+    #: What `smpcore.paths.picture` needs to make its input.
+    picture_input = FACE_INPUT | {"size": 24}
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.prelu1, self.pool1 = nn.Conv2d(3, 28, 3), nn.PReLU(28), _pool(3)
+        self.conv2, self.prelu2, self.pool2 = nn.Conv2d(28, 48, 3), nn.PReLU(48), _pool(3)
+        self.conv3, self.prelu3 = nn.Conv2d(48, 64, 2), nn.PReLU(64)
+        self.dense, self.prelu4 = nn.Linear(576, 128), nn.PReLU(128)
+        self.box_head, self.class_head = nn.Linear(128, 4), nn.Linear(128, 2)
+
+    def forward(self, x: torch.Tensor) -> Candidate:
+        x = self.pool1(self.prelu1(self.conv1(x)))
+        x = self.pool2(self.prelu2(self.conv2(x)))
+        x = self.prelu3(self.conv3(x))
+        x = self.prelu4(self.dense(x.permute(0, 3, 2, 1).flatten(1)))
+        return Candidate(self.box_head(x), torch.softmax(self.class_head(x), dim=1)[:, 1])
+
+
+class ProposalNetwork(nn.Module):
+    """P-Net: (P, 3, 12, 12) or larger to `Candidate`. Convolutions alone, PReLU after each, one max pooling."""
+
+    #: What `smpcore.paths.picture` needs to make its input.
+    picture_input = FACE_INPUT | {"size": 12}
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.prelu1, self.pool1 = nn.Conv2d(3, 10, 3), nn.PReLU(10), _pool(2)
+        self.conv2, self.prelu2 = nn.Conv2d(10, 16, 3), nn.PReLU(16)
+        self.conv3, self.prelu3 = nn.Conv2d(16, 32, 3), nn.PReLU(32)
+        self.box_head, self.class_head = nn.Conv2d(32, 4, 1), nn.Conv2d(32, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> Candidate:
+        x = self.pool1(self.prelu1(self.conv1(x)))
+        x = self.prelu3(self.conv3(self.prelu2(self.conv2(x))))
+        box, probability = self.box_head(x), torch.softmax(self.class_head(x), dim=1)[:, 1]
+        alone = box.shape[2:] == (1, 1)
+        return Candidate(box.flatten(1), probability.flatten()) if alone else Candidate(box, probability)
+
+
+@checked(weights=_FILE)
 def face_network(weights: str | Path | None = None) -> FaceNetwork:
-    """The trained face network, in evaluation mode, float32.
+    """The trained landmark network (O-Net), in evaluation mode, float32.
 
     >>> path = paths.picture("grace_hopper.jpg", [165, 125, 375, 335], pan=(16, 10), **FACE_INPUT)
     >>> attribute(face_network(), path, times, outputs=lambda face: face.landmarks)
@@ -97,32 +169,47 @@ def face_network(weights: str | Path | None = None) -> FaceNetwork:
         For weights that are not a path; for a file that is not there, or whose SHA-256 is not the known one: it is a
         pickle, and reading one runs whatever code it holds.
     """
-    path = _find() if weights is None else Path(weights)
+    return _trained(FaceNetwork(), "onet.lz4", weights)
+
+
+@checked(weights=_FILE)
+def refine_network(weights: str | Path | None = None) -> RefineNetwork:
+    """The trained network that corrects a box (R-Net); ``weights`` and errors as of `face_network`, of ``rnet.lz4``."""
+    return _trained(RefineNetwork(), "rnet.lz4", weights)
+
+
+@checked(weights=_FILE)
+def proposal_network(weights: str | Path | None = None) -> ProposalNetwork:
+    """The trained network that proposes a box (P-Net); ``weights`` and errors as of `face_network`, of ``pnet.lz4``."""
+    return _trained(ProposalNetwork(), "pnet.lz4", weights)
+
+
+def _trained(model: nn.Module, file: str, weights: str | Path | None):
+    path = _find(file) if weights is None else Path(weights)
     if not path.is_file():
         raise ValueError(f"the face network's weights are not at {str(path)!r}: run {_REMEDY}")
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
-    if found != _SHA256:
-        raise ValueError(f"the file {str(path)!r} has SHA-256 {found[:12]}…, not {_SHA256[:12]}…: it is not "
+    if found != _SHA256[file]:
+        raise ValueError(f"the file {str(path)!r} has SHA-256 {found[:12]}…, not {_SHA256[file][:12]}…: it is not "
                          f"the known set of weights and is not opened; run {_REMEDY}")
     joblib = smpcore.need("joblib")
     smpcore.need("lz4")  # the compression of the file, which joblib imports by itself
     # From the bytes that were checked, not from the file again.
     arrays = [torch.from_numpy(np.array(array)) for array in joblib.load(io.BytesIO(content))]
-    model = FaceNetwork()
     with torch.no_grad():
         for parameter, array in zip(model.parameters(), _to_torch(arrays), strict=True):
             parameter.copy_(array)
     return model.eval().requires_grad_(False)
 
 
-def _find() -> Path:
+def _find(file: str = "onet.lz4") -> Path:
     try:
         package = importlib.metadata.distribution("mtcnn")
     except importlib.metadata.PackageNotFoundError as error:
         raise ModuleNotFoundError("the face network's weights come with the package mtcnn, which is not "
                                   f"installed: run {_REMEDY}") from error
-    return Path(str(package.locate_file(_WEIGHTS)))
+    return Path(str(package.locate_file(f"mtcnn/assets/weights/{file}")))
 
 
 def _to_torch(arrays: list[torch.Tensor]):
@@ -138,3 +225,96 @@ def _to_torch(arrays: list[torch.Tensor]):
 
 def _pool(size: int) -> nn.MaxPool2d:
     return nn.MaxPool2d(size, stride=2, ceil_mode=True)
+
+
+class FacePipeline(nn.Module):
+    """From a box to landmarks, a stage after the other; see `face_pipeline`.
+
+    ``forward(boxes: (P, 4)) -> (P, 10)``: left, top, right and bottom edges in pixels of the photograph, to x of the
+    five `LANDMARKS`, then their y, in the same. ``stages`` holds the networks by their names, in order.
+    """
+
+    def __init__(self, stages: dict[str, nn.Module], pictures: dict[str, PicturePath]):
+        super().__init__()
+        self.stages = nn.ModuleDict(stages)
+        self.sizes = {name: one.size[0] for name, one in pictures.items()}
+        self.reduced = {name: one.reduced for name, one in pictures.items()}
+        for name, one in pictures.items():
+            self.register_buffer(f"{name}_coefficients", one.coefficients)
+
+    def forward(self, boxes: torch.Tensor) -> torch.Tensor:
+        for name, network in self.stages.items():
+            found = network(self._crops(name, boxes))
+            size = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+            if name == "landmarks":
+                corner = boxes[:, :2].repeat_interleave(5, dim=1)
+                return corner + found.landmarks * size[:, :2].repeat_interleave(5, dim=1)
+            boxes = _square(boxes + found.box * size)
+        return boxes
+
+    def _crops(self, name: str, boxes: torch.Tensor) -> torch.Tensor:
+        """The picture's cubic spline at the places of a crop's pixels, as `smpcore.paths.picture` has it."""
+        coefficients = getattr(self, f"{name}_coefficients").to(boxes.dtype)
+        share = (torch.arange(self.sizes[name], dtype=boxes.dtype, device=boxes.device) + 0.5) / self.sizes[name]
+        across, down = ((boxes[:, edge, None] + share * (boxes[:, edge + 2] - boxes[:, edge])[:, None])
+                        / self.reduced[name] - 0.5 for edge in (0, 1))
+        rows, columns = (cubic_b_spline(place[..., None] - torch.arange(count, dtype=boxes.dtype, device=boxes.device))
+                         for place, count in zip((down, across), coefficients.shape[1:], strict=True))
+        return torch.einsum("phy,cyx,pwx->pchw", rows, coefficients, columns)
+
+
+def face_pipeline(source: Source = "grace_hopper.jpg", box: Sequence[float] = (165, 125, 375, 335), *,
+                  stages: Sequence[str] = ("refine", "landmarks"), **networks: nn.Module) -> FacePipeline:
+    """The chain from a face's box over a photograph to its landmarks, as one model: crop, correct the box, crop again.
+
+    Parameters
+    ----------
+    source
+        The photograph, as `smpcore.paths.picture` takes it.
+    box
+        About where boxes will be, in pixels: the picture is filtered for crops of a box of this size.
+    stages
+        Of ``"proposal"``, ``"refine"`` and ``"landmarks"``, in order. Where the last is not ``"landmarks"``, the
+        corrected box is what comes out, (P, 4).
+    networks
+        In the place of a stage's trained network, by the stage's name, such as one made smooth.
+
+    Returns
+    -------
+    FacePipeline
+        In evaluation mode, float64. A box behind the picture's edge sees 0 there, mid-grey.
+
+    Raises
+    ------
+    ValueError
+        As `smpcore.paths.picture`; for stages that are not there, and for networks of stages that are not asked for.
+    """
+    if not stages or any(name not in _STAGES for name in (*stages, *networks)) or not set(networks) <= set(stages):
+        raise ValueError(f"stages = {stages!r} with networks for {sorted(networks)}: stages are of {list(_STAGES)}, "
+                         "and networks are of those stages")
+    pictures = {name: picture(source, box, **FACE_INPUT | {"size": _STAGES[name][1]}) for name in stages}
+    chosen = {name: networks.get(name) or _STAGES[name][0]() for name in stages}
+    return FacePipeline(chosen, pictures).eval().double().requires_grad_(False)
+
+
+#: By name: what makes the trained network, and the side of its crop.
+_STAGES = {"proposal": (proposal_network, 12), "refine": (refine_network, 24), "landmarks": (face_network, 48)}
+
+
+def _square(boxes: torch.Tensor) -> torch.Tensor:
+    """The square about each box that is as wide as its longer side."""
+    size = boxes[:, 2:] - boxes[:, :2]
+    half = torch.maximum(size[:, :1], size[:, 1:]) / 2
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return torch.cat([centre - half, centre + half], 1)
+
+
+def _b_spline(x: torch.Tensor) -> torch.Tensor:
+    x = x.abs()
+    return ((2 - x).relu() ** 3 - 4 * (1 - x).relu() ** 3) / 6
+
+
+@entry
+def cubic_b_spline(x):
+    """The cubic B-spline about 0: twice continuously differentiable, so that it has no threshold."""
+    return Hinges("cubic B-spline", x, (), _b_spline, straight=False)

@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """Paths: inputs as functions of time, along which a network's output is measured.
 
 A path is any differentiable torch function of time, ``path(t: (P,)) -> (P, *input_shape)``. Slopes are taken
@@ -18,13 +19,22 @@ network's. Each computes in the type and on the device of ``t``; give float64, f
 - `picture`: a crop that pans, zooms and turns over a photograph (`load_picture` reads one).
 - `blob`, `ellipsoid`: synthetic scenes whose parameters are known, with `render_blobs`, `render_ellipsoids`.
 """
+=======
+"""Paths: inputs as functions of time, along which a network's output is measured."""
+>>>>>>> main
 
 from smpcore.paths.crops import PicturePath, picture
 from smpcore.paths.lines import CirclePath, LinePath, PathWithSlope, circle, circle_through, line
 from smpcore.paths.photographs import load_picture
 from smpcore.paths.scenes import BlobPath, EllipsoidPath, blob, ellipsoid, render_blobs, render_ellipsoids
+from smpcore.paths.splines import SplinePath, through
 
 __all__ = [
+<<<<<<< HEAD
     "BlobPath", "CirclePath", "EllipsoidPath", "LinePath", "PathWithSlope", "PicturePath", "blob", "circle",
     "circle_through", "ellipsoid", "line", "load_picture", "picture", "render_blobs", "render_ellipsoids",
+=======
+    "BlobPath", "CirclePath", "EllipsoidPath", "LinePath", "PicturePath", "SplinePath", "blob", "circle",
+    "circle_through", "ellipsoid", "line", "load_picture", "picture", "render_blobs", "render_ellipsoids", "through",
+>>>>>>> main
 ]

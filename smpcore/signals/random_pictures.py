@@ -19,23 +19,13 @@ class PictureSignals(NamedTuple):
     times: Tensor
 
 
-def moving_pictures(
-    samples: int,
-    duration: float,
-    *,
-    height: int,
-    width: int,
-    count: int = 1,
-    length_scale: float = 2.0,
-    velocity: tuple[float, float] = (1.0, 0.5),
-    variance: float = 1.0,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-) -> PictureSignals:
+def moving_pictures(samples: int, duration: float, *, height: int, width: int, count: int = 1,
+                    length_scale: float = 2.0, velocity: tuple[float, float] = (1.0, 0.5), variance: float = 1.0,
+                    seed: int = 0, device: str | torch.device = "cpu") -> PictureSignals:
     """Smooth random pictures (a 2-D Gaussian field, RBF) that drift: neighbouring pixels with exact slopes.
 
-    Pixel (i, j) sees the field at (i + v₁t, j + v₂t). The field is a Fourier series on a torus that the path
-    never goes round, summed exactly at every position, so nothing is interpolated.
+    Pixel (i, j) sees the field at (i + v₁t, j + v₂t). The field is a Fourier series, summed exactly at
+    every position, so nothing is interpolated; its period is longer than the path.
 
     Parameters
     ----------
@@ -95,9 +85,7 @@ def moving_pictures(
     return PictureSignals(values.to(target), slopes.to(target), times.to(target))
 
 
-def _sum_series(
-    pixel_rows: Tensor, pixel_columns: Tensor, down: Tensor, right: Tensor, field: Tensor
-) -> Tensor:
+def _sum_series(pixel_rows: Tensor, pixel_columns: Tensor, down: Tensor, right: Tensor, field: Tensor) -> Tensor:
     left = (pixel_rows * down[:, None]) @ field
     return ((left * right[:, None]) @ pixel_columns.T).real
 
@@ -114,14 +102,8 @@ def _torus(size: int, drift: float, length: float) -> tuple[Tensor, Tensor]:
     return omega, power
 
 
-def picture_covariances(
-    height: int,
-    width: int,
-    *,
-    length_scale: float = 2.0,
-    velocity: tuple[float, float] = (1.0, 0.5),
-    variance: float = 1.0,
-) -> tuple[Tensor, Tensor]:
+def picture_covariances(height: int, width: int, *, length_scale: float = 2.0,
+                        velocity: tuple[float, float] = (1.0, 0.5), variance: float = 1.0) -> tuple[Tensor, Tensor]:
     """Value and slope covariance of the pixels of `moving_pictures`, in closed form.
 
     Returns
@@ -136,6 +118,7 @@ def picture_covariances(
         As `moving_pictures`.
     """
     _check_pictures(height, width, length_scale, variance, velocity)
+    check_size((height * width) ** 2, f"the covariances of {height} by {width} pixels")
     grid = torch.cartesian_prod(torch.arange(height), torch.arange(width)).to(torch.float64).reshape(-1, 2)
     apart = grid[:, None] - grid
     speed = torch.tensor(velocity, dtype=torch.float64)
@@ -144,9 +127,8 @@ def picture_covariances(
     return value, ((speed**2).sum() / length_scale**2 - along**2) * value
 
 
-def _check_pictures(
-    height: int, width: int, length_scale: float, variance: float, velocity: tuple[float, float]
-) -> None:
+def _check_pictures(height: int, width: int, length_scale: float, variance: float,
+                    velocity: tuple[float, float]) -> None:
     sizes = is_whole(height, 1) and is_whole(width, 1)
     if not (sizes and is_number(length_scale, above=0) and is_number(variance, above=0) and are_numbers(velocity, 2)):
         raise ValueError(

@@ -1,12 +1,13 @@
 """A trained network made smooth: no labels and no training, only inputs such as it will see.
 
-Each max pooling becomes a log-sum-exp and each kinked elementwise unit a sum of softplus; in order of execution a
-factor and a shift per channel restore the mean and the spread that the layer had; then the linear layers that the
-outputs come from are fitted to the network's own outputs.
+Each max pooling becomes a log-sum-exp and each kinked elementwise unit a sum of softplus. In order of execution a
+factor and a shift per channel restore the mean and the spread that the unit had, and each linear layer and convolution
+behind is fitted to the outputs that it had itself.
 """
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from smpcore.arguments import MODULE, TENSOR, Kind, checked, optional, several
 from smpcore.inspection import CallNames, checked_copy
-from smpcore.smoothing.penalties import expected_smp
+from smpcore.smoothing.penalties import curvature_penalty, expected_smp
 from smpcore.smoothing.soft_units import softened
 from smpcore.smoothing.unit_calls import UnitCall, flat_outputs, watched
 from smpcore.units import Selection, unfollowed
@@ -27,11 +28,13 @@ _SHARPNESS = {"pool": 0.5, "activation": 8.0}
 _MISFIT = ": it must be numbers above 0, named 'pool' and 'activation'"
 _B = Kind(Mapping, _MISFIT, lambda given: all(name in _SHARPNESS and not isinstance(b, bool) and 0 < b < math.inf
                                               for name, b in given.items()), _MISFIT)
-_FLAG = Kind(object, "", lambda value: isinstance(value, bool), ": it must be True or False")
-#: Ridge of the refit, as a share of the mean square of a feature: flat from 1e-3 to 1e-1 on the face network.
-_RIDGE = 1e-2
-#: Of a report: pairs of inputs, steps along the line between them, and outputs at most.
-_PAIRS, _STEPS, _OUTPUTS = 16, 50, 16
+_FLAG = Kind(object, ": it must be True or False", lambda value: isinstance(value, bool))
+#: Layers that can be fitted again; not their subclasses, which may use their weights otherwise.
+_WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+#: Ridge of the refit, as a share of the mean square of a feature; and how many numbers its table holds at most.
+_RIDGE, _TABLE = 0.1, 2**23
+#: Of a report: pairs of inputs and outputs at most, and the step on the line between a pair.
+_PAIRS, _OUTPUTS, _STEP = 16, 16, 0.02
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,12 @@ class Relaxed:
         Names of the calls that are smooth now, in order of execution, as `smpcore.attribute` gives them.
     moved
         ``(m,)`` by how much each output changed on the calibration inputs, root mean square, in output units. The
-        outputs are all floating tensors that the model returns, flattened, in order.
+        outputs are all floating tensors that the model returns, flattened, in order. The layers are fitted on these
+        inputs: others move more, the fewer there were.
     left
         What cannot be made smooth, by name, with the reason.
     refitted
-        Paths of the linear layers that were fitted again.
+        Paths of the layers with weights that were fitted again.
     """
 
     model: nn.Module
@@ -66,13 +70,13 @@ class Relaxed:
         """What was done, and SMP and roughness before and after.
 
         Both are means over straight lines between pairs of calibration inputs and over the first 16 outputs: SMP as
-        `expected_smp` estimates it, roughness as the sum of |second differences| over the step, at a fiftieth of the
-        line.
+        `expected_smp` estimates it, roughness as `curvature_penalty` reads it in the middle of the line, at a step of a
+        fiftieth of it.
         """
         share = (self.moved / self._spread)[self._spread > 0]
         lines = [f"made smooth: {', '.join(self.replaced) or 'nothing'}",
                  *(f"left: {name}: {reason}" for name, reason in self.left.items()),
-                 f"fitted again: {', '.join(self.refitted) or 'no linear layer'}",
+                 f"fitted again: {', '.join(self.refitted) or 'no layer with weights'}",
                  f"outputs moved by {float(share.mean()) if len(share) else 0:.2%} of their standard deviation on the "
                  f"calibration inputs in the mean, {float(share.max()) if len(share) else 0:.2%} at most"]
         half = min(len(self._inputs) // 2, _PAIRS)
@@ -104,7 +108,8 @@ def relax(model: nn.Module, calibration: Tensor, *, layers: Sequence[str] | None
         that of the unit's input. A unit of k candidates (2 for a threshold) moves by log(k)/b such deviations at most,
         before its mean and spread are restored.
     refit
-        Whether to fit the linear layers that the outputs come from to their own former outputs, by ridge regression.
+        Whether to fit the linear layers and convolutions behind a smooth unit, in order of execution, each to its own
+        former outputs, by ridge regression. Layers that run more than once, or share their weights, stay.
 
     Returns
     -------
@@ -120,8 +125,9 @@ def relax(model: nn.Module, calibration: Tensor, *, layers: Sequence[str] | None
     Notes
     -----
     A module that does nothing but one such call is replaced by a smooth one. A call within other code is answered
-    while the model runs, by a `torch.overrides.TorchFunctionMode`; such a model can be copied and its state saved, but
-    not pickled whole. What has its value jump, or is sorted, is left as it is.
+    while the model runs, by a `torch.overrides.TorchFunctionMode`. Either way ``torch.save`` stores the new model, and
+    ``torch.load(file, weights_only=False)`` gives it back wherever smpcore and the model's own class can be imported.
+    What has its value jump, or is sorted, is left as it is.
     """
     model = getattr(model, "_orig_mod", model)
     sharpness = _SHARPNESS | dict(sharpness)
@@ -129,14 +135,15 @@ def relax(model: nn.Module, calibration: Tensor, *, layers: Sequence[str] | None
     hard = checked_copy(model, x.dtype)
     survey = _Survey(hard, x[:2 if len(x) > 2 else 1])
     chosen = _chosen(survey, layers)
-    before, wanted = _measured(hard, x, chosen, sharpness, survey.readouts() if refit else [])
+    before, wanted = _measured(hard, x, chosen, sharpness, _fittable(hard) if refit else [])
     soft = copy.deepcopy(hard)
-    after = _softened(soft, x, chosen, wanted)
+    after, refitted = _softened(soft, x, chosen, wanted)
     _install(soft, chosen)
+    learnt = {name: part.requires_grad for name, part in model.named_parameters()}
     for name, part in soft.named_parameters():
-        part.requires_grad_(dict(model.named_parameters())[name].requires_grad)
+        part.requires_grad_(learnt[name])
     return Relaxed(soft, [site.name for site in chosen.values()], (after - before).square().mean(0).sqrt(),
-                   survey.left, list(wanted), hard, x[::-(-len(x) // (2 * _PAIRS))], before.std(0, correction=0))
+                   survey.left, refitted, hard, x[::-(-len(x) // (2 * _PAIRS))], before.std(0, correction=0))
 
 
 @dataclass
@@ -178,44 +185,20 @@ class _Calibrated(nn.Module):
 
 
 class _Survey:
-    """One forward pass on a few inputs: the calls that depend on them, and where the outputs come from."""
+    """One forward pass on a few inputs: the calls that depend on them, and what cannot be made smooth."""
 
     def __init__(self, model: nn.Module, x: Tensor):
-        self.modules = dict(model.named_modules())
         self.sites: dict[tuple, _Site] = {}
         self.left: dict[str, str] = {}
-        self.calls: dict[str, int] = {}
         self._names = CallNames()
-        self._nodes: dict = {}
-        weighted = [path for path, module in self.modules.items()
-                    if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)]
-        with torch.enable_grad(), _hooked(model, weighted, self._note), watched(model, self._answer, self._beside):
+        with torch.enable_grad(), watched(model, self._answer, self._beside):
             try:
-                result = model(x.clone().requires_grad_().clone())
+                model(x.clone().requires_grad_().clone())
             except (RuntimeError, TypeError, IndexError, ValueError) as error:
                 raise ValueError(f"the model does not take calibration inputs of shape {tuple(x.shape)}: "
                                  f"{str(error).splitlines()[0][:200]}") from error
-            self._result = flat_outputs(result)
-
-    def readouts(self) -> list[str]:
-        """The linear layers met first on the way back from the outputs."""
-        ahead, seen, found = [self._result.grad_fn], set(), []
-        while ahead:
-            node = ahead.pop()
-            if node in self._nodes:
-                found.append(self._nodes[node])
-            elif node is not None and node not in seen:
-                seen.add(node)
-                ahead += [each for each, _ in node.next_functions]
-        used = list(self._nodes.values())
-        return [path for path in dict.fromkeys(found) if used.count(path) == 1
-                and isinstance(self.modules[path], nn.Linear) and "weight" in self.modules[path]._parameters]
-
-    def _note(self, path):
-        return lambda module, args, output: self._nodes.__setitem__(output.grad_fn, path)
 
     def _answer(self, call: UnitCall):
-        self.calls[call.path] = self.calls.get(call.path, 0) + 1
         if not call.moves:
             return call.plain()
         name = self._names.new(call.path, call.op)
@@ -254,9 +237,17 @@ def _chosen(survey: _Survey, layers: Sequence[str] | None) -> dict[tuple, _Site]
     return {key: site for key, site in survey.sites.items() if site.name in layers}
 
 
-def _measured(model, x, sites, sharpness, readouts):
-    """Fill in the sites' statistics and sharpness; the outputs, and what each readout gives."""
-    wanted = dict.fromkeys(readouts)
+def _fittable(model: nn.Module) -> list[str]:
+    """Paths of the layers whose weights are theirs alone."""
+    users = Counter(part for module in model.modules() for part in module._parameters.values())
+    return [path for path, module in model.named_modules() if type(module) in _WEIGHTED
+            and {"weight"} < module._parameters.keys() and module.weight.is_floating_point()
+            and users[module.weight] == 1]
+
+
+def _measured(model, x, sites, sharpness, weighted):
+    """Fill in the sites' statistics and sharpness; the outputs, and what each layer with weights gives."""
+    wanted: dict[str, list] = {path: [] for path in weighted}
 
     def answer(call):
         site = sites.get(call.key)
@@ -272,17 +263,24 @@ def _measured(model, x, sites, sharpness, readouts):
         return result
 
     def keep(path):
-        return lambda module, args, output: wanted.__setitem__(path, output.clone())
+        def kept(layer, args, output):
+            # Inputs without a batch's dimension, and those given by name, are not told apart here.
+            if args and (args[0].dim() == layer.weight.dim() or isinstance(layer, nn.Linear)):
+                wanted[path].append(output[::_every(layer, output)].clone())
 
-    with torch.no_grad(), _hooked(model, readouts, keep), watched(model, answer):
+        return kept
+
+    with torch.no_grad(), _hooked(model, weighted, keep), watched(model, answer):
         found = flat_outputs(model(x)).double()
     if not bool(found.isfinite().all()):
         raise ValueError("the model's output on the calibration inputs is not finite: look at its weights")
-    return found, wanted
+    return found, {path: given[0] for path, given in wanted.items() if len(given) == 1}
 
 
 def _softened(model, x, sites, wanted):
-    """Run the model with its smooth units, each calibrated as its turn comes, and the readouts fitted; the outputs."""
+    """Run the model with its smooth units, each calibrated as its turn comes, and the layers behind them fitted again;
+    the outputs, and which were."""
+    refitted = []
 
     def answer(call):
         site = sites.get(call.key)
@@ -300,31 +298,58 @@ def _softened(model, x, sites, wanted):
         return call.answered_by(calibrated)
 
     def fit(path):
-        return lambda layer, args, output: _refit(layer, args[0], output, wanted[path])
+        def fitted(layer, args, output):
+            every = _every(layer, output)
+            missed = wanted[path] - output[::every]
+            if not bool(missed.any()):
+                return None
+            refitted.append(path)
+            _refit(layer, args[0][::every], missed)
+            return layer.forward(*args)
+
+        return fitted
 
     with torch.no_grad(), _hooked(model, wanted, fit), watched(model, answer):
-        return flat_outputs(model(x)).double()
+        return flat_outputs(model(x)).double(), refitted
 
 
-def _refit(layer: nn.Linear, x: Tensor, output: Tensor, wanted: Tensor) -> Tensor:
-    """Change a linear layer by least squares, so that it gives what it is wanted to give; its new output."""
-    rows, missed = (part.reshape(-1, part.shape[-1]).double() for part in (x, wanted - output))
-    shift = (missed.mean(0), rows.mean(0)) if layer.bias is not None else (0.0, 0.0)
-    rows, missed = rows - shift[1], missed - shift[0]
-    gram = rows.T @ rows
-    ridge = _RIDGE * float(gram.diagonal().mean()) or 1.0
-    gram.diagonal().add_(ridge)
-    change = torch.linalg.solve(gram, rows.T @ missed).T
-    layer.weight += change.to(layer.weight)
+def _every(layer: nn.Module, output: Tensor) -> int:
+    """Each how manieth input of a layer is fitted on, so that the table of its features stays small."""
+    places = output.numel() // len(layer.weight)
+    return -(-places * layer.weight[0].numel() * getattr(layer, "groups", 1) // _TABLE)
+
+
+def _refit(layer: nn.Module, x: Tensor, missed: Tensor) -> None:
+    """Change a layer's weights so that it gives what it missed, by ridge regression over its features.
+
+    The features are what the weights multiply: the layer with an identity for its weights gives them.
+    """
+    groups, size, line = getattr(layer, "groups", 1), layer.weight[0].numel(), isinstance(layer, nn.Linear)
+    identity = torch.eye(size).to(layer.weight).view(size, *layer.weight.shape[1:])
+    features = x if line else layer._conv_forward(x, identity.repeat(groups, *[1] * (identity.dim() - 1)), None)
+    rows, missed = (part.movedim(-1 if line else 1, -1).reshape(-1, groups, per).transpose(0, 1).double()
+                    for part, per in ((features, size), (missed, len(layer.weight) // groups)))
+    center = rows.mean(1, keepdim=True), missed.mean(1, keepdim=True)
     if layer.bias is not None:
-        layer.bias += (shift[0] - change @ shift[1]).to(layer.bias)
-    return nn.functional.linear(x, layer.weight, layer.bias)
+        rows, missed = rows - center[0], missed - center[1]
+    ridge = _RIDGE * rows.square().sum((1, 2), keepdim=True) / size + 1e-30
+    ridge = ridge * torch.eye(min(rows.shape[1:])).to(rows)
+    # Of the two ways to write the solution, the one with the smaller matrix.
+    if rows.shape[1] < size:
+        change = rows.mT @ torch.linalg.solve(rows @ rows.mT + ridge, missed)
+    else:
+        change = torch.linalg.solve(rows.mT @ rows + ridge, rows.mT @ missed)
+    layer.weight += change.mT.reshape(layer.weight.shape).to(layer.weight)
+    if layer.bias is not None:
+        layer.bias += (center[1] - center[0] @ change).flatten().to(layer.bias)
 
 
 def _install(model: nn.Module, sites: dict[tuple, _Site]) -> None:
     """Put the smooth units into the model: in the place of modules, or beside the code that makes the calls."""
     alone = [site.path for site in sites.values()]
-    routed = False
+    under, routed = "relaxed", False
+    while any(under in module._modules for module in model.modules()):  # of a model that was made smooth before
+        under += "_again"
     for (path, op, number), site in sites.items():
         owner = model if path == "model" and "model" not in model._modules else model.get_submodule(path)
         if (alone.count(path) == 1 and not site.returns_pair and number == 1 and owner is not model
@@ -334,27 +359,35 @@ def _install(model: nn.Module, sites: dict[tuple, _Site]) -> None:
                     if child is owner:
                         parent._modules[name] = site.unit
         else:
-            if "relaxed" not in owner._modules:
-                owner.add_module("relaxed", nn.ModuleDict())
-            owner.relaxed[f"{op}#{number}"] = site.unit
+            if under not in owner._modules:
+                owner.add_module(under, nn.ModuleDict())
+            owner._modules[under][f"{op}#{number}"] = site.unit
             routed = True
     if routed:
-        kind = type(model)
-        model.__class__ = type(kind.__name__, (_Routed, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+        model.forward = _Routed(model, under)
 
 
 class _Routed:
-    """Of a model in which calls within other code are answered by smooth units."""
+    """The forward of a model in which calls within other code are answered by smooth units.
 
-    def forward(self, *args, **kwargs):
+    It stands in the place of the method in that one model, so that the model keeps its class, and is pickled and
+    copied with it.
+    """
+
+    def __init__(self, model: nn.Module, under: str):
+        self.model, self.under, self.forward = model, under, vars(model).get("forward")
+
+    def __call__(self, *args, **kwargs):
         def answer(call):
-            owner = self if call.path == "model" and "model" not in self._modules else self.get_submodule(call.path)
-            units = owner._modules.get("relaxed", {})
+            inside = call.path != "model" or "model" in self.model._modules
+            owner = self.model.get_submodule(call.path) if inside else self.model
+            units = owner._modules.get(self.under, {})
             name = f"{call.op}#{call.number}"
             return call.answered_by(units[name]) if name in units else call.plain()
 
-        with watched(self, answer):
-            return super().forward(*args, **kwargs)
+        forward = self.forward or type(self.model).forward.__get__(self.model)
+        with watched(self.model, answer):
+            return forward(*args, **kwargs)
 
 
 @contextmanager
@@ -372,10 +405,9 @@ def _smp_and_roughness(model, x0, x1) -> tuple[float, float]:
     def first(x):
         return flat_outputs(model(x))[:, :_OUTPUTS]
 
-    share = torch.linspace(0, 1, _STEPS + 1).to(x0)
     with torch.no_grad():
-        z = torch.stack([first(x0 + one * (x1 - x0)) for one in share])
-    return float(expected_smp(first, x0, x1).mean()), float((z.diff(n=2, dim=0).abs().sum(0) * _STEPS).mean())
+        roughness = curvature_penalty(first, (x0 + x1) / 2, x1 - x0, _STEP)
+    return float(expected_smp(first, x0, x1).mean()), float(roughness)
 
 
 def _checked_inputs(model: nn.Module, calibration: Tensor) -> Tensor:

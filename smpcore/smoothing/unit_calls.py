@@ -65,9 +65,14 @@ class UnitCall:
         at = names.index("inplace") if "inplace" in names else len(self.args)
         return len(self.args) > at and self.args[at] is True
 
-    def describe(self):
+    @property
+    def name(self) -> str:
+        """As `smpcore.attribute` gives it, where it depends on the input at every call."""
+        return f"{self.path}:{self.op}" + (f"#{self.number}" if self.number > 1 else "")
+
+    def describe(self, smooth: bool = False):
         """What `smpcore.units.describe` says of it."""
-        return describe(self.op, self.args, self.kwargs)
+        return describe(self.op, self.args, self.kwargs, smooth)
 
     def plain(self):
         """The result, as the model asks for it."""
@@ -75,7 +80,7 @@ class UnitCall:
 
     def answered_by(self, unit: Callable):
         """The result with ``unit(*inputs)`` in the place of the operation; indices are those of the operation."""
-        seen = self.describe()
+        seen = self.describe(smooth=True)
         y = unit(*seen.inputs)
         if not isinstance(seen, Selection) or seen.arrange(y, None) is y:
             return y

@@ -157,19 +157,20 @@ class Line:
             steps = torch.empty(self.count + 1, *rows.first.shape, dtype=rows.tangents.dtype,
                                 device=rows.tangents.device)
             steps[0] = rows.first
-            torch.mul(rows.tangents, each(self.lengths, rows.tangents), out=steps[1:])
+            # Values and knots are held fixed where a gradient is taken: only tangents carry it.
+            torch.mul(rows.tangents.detach(), each(self.lengths, rows.tangents), out=steps[1:])
             steps = torch.cumsum(steps, 0)
             return steps[:-1], steps[1:]
         if rows.tangents is None:
             return rows.values, rows.values
-        return rows.values, torch.addcmul(rows.values, each(self.lengths, rows.values), rows.tangents)
+        return rows.values, torch.addcmul(rows.values, each(self.lengths, rows.values), rows.tangents.detach())
 
     def at(self, rows: Rows, fraction: float) -> Tensor:
         """``(n, *shape)``: values a fraction of each piece past its left knot."""
         values = self.ends(rows)[0]
         if rows.tangents is None:
             return values
-        return torch.addcmul(values, each(self.lengths * fraction, values), rows.tangents)
+        return torch.addcmul(values, each(self.lengths * fraction, values), rows.tangents.detach())
 
 
 @dataclass

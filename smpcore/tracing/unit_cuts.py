@@ -108,12 +108,7 @@ def _bend(record: Record, run: Call, unit: Hinges, rows: Rows) -> Rows:
         record.cut(*crossings(left - hinge.at, right - hinge.at), layer)
         rows = line.bring(rows)
     middle = line.at(rows, 0.5)
-    slope = None
-    for hinge in unit.hinges:
-        below, above = (torch.as_tensor(side, dtype=middle.dtype, device=middle.device)
-                        for side in (hinge.below, hinge.above))
-        slope = torch.where(middle > hinge.at, above, below if slope is None else slope)
-    tangents = rows.tangents if slope is None else rows.tangents * slope
+    tangents = rows.tangents * unit.derivative(middle)
     values = None
     if rows.values is not None:
         middle = torch.func.vmap(unit.output)(middle)

@@ -66,9 +66,10 @@ class Hinges(NamedTuple):
             with torch.enable_grad():
                 inside = x.detach().requires_grad_()
                 return torch.autograd.grad(self.output(inside).sum(), inside)[0]
-        found = torch.as_tensor(self.hinges[0].below).to(x)
+        # In x's own type at once: a Python number would pass through float32.
+        found = torch.as_tensor(self.hinges[0].below, dtype=x.dtype, device=x.device)
         for hinge in self.hinges:
-            found = torch.where(x > hinge.at, torch.as_tensor(hinge.above).to(x), found)
+            found = torch.where(x > hinge.at, torch.as_tensor(hinge.above, dtype=x.dtype, device=x.device), found)
         return found
 
 
@@ -105,6 +106,11 @@ class Selection(NamedTuple):
     best: Callable[[Tensor], tuple[Tensor, Tensor]]
     windows: Callable[[], Tensor]
 
+    @property
+    def jumps(self) -> bool:
+        """Whether the value jumps: never."""
+        return False
+
     def rows(self, parts: list[Tensor]) -> Tensor:
         """The sources of n calls at once: from inputs ``(n, *shape)`` each to ``(n * rows, places)``."""
         most = max(x.dim() for x in self.inputs)
@@ -136,6 +142,11 @@ class Steps(NamedTuple):
     @property
     def inputs(self) -> tuple[Tensor, ...]:
         return (self.input,)
+
+    @property
+    def jumps(self) -> bool:
+        """Whether the value jumps: always."""
+        return True
 
 
 def moves(tensor: Tensor) -> bool:

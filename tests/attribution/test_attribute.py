@@ -179,6 +179,31 @@ def test_frame_and_bars():
     assert [text.get_text() for text in axes.get_yticklabels()] == [layer.name for layer in found.layers]
 
 
+def test_calls_are_grouped_by_call_site_on_request():
+    pytest.importorskip("matplotlib").use("Agg")
+    weight = torch.tensor([[0.9, -0.7], [0.6, 0.8]], dtype=torch.float64)
+
+    def repeated(x):
+        for _ in range(3):
+            x = torch.tanh(2 * torch.nn.functional.softshrink(x @ weight, 0.1))
+        return torch.relu(x)
+
+    found = attribute(repeated, paths.line(torch.tensor([-1.0, 0.8]), torch.tensor([1.0, -0.3])), TIMES)
+    names = [f"model:{name}" for name in ("softshrink", "softshrink#2", "softshrink#3", "relu")]
+    assert [layer.name for layer in found.layers] == names
+    alone, grouped = found.to_frame(), found.to_frame(group=True)
+    assert list(grouped.columns) == list(alone.columns)
+    assert grouped.layer.tolist() == ["model:softshrink"] * 2 + ["model:relu"] * 2
+    for output in (0, 1):
+        part, whole = alone[alone.output == output], grouped[grouped.output == output]
+        assert whole.smp.tolist() == pytest.approx([part.smp[:-1].sum(), part.smp.iloc[-1]])
+        assert whole.switches.tolist() == [part.switches[:-1].sum(), part.switches.iloc[-1]]
+        assert whole.units.tolist() == [6, 2]
+    assert found.to_frame(group=lambda name: name.partition("#")[2]).layer.unique().tolist() == ["", "2", "3"]
+    axes = found.plot(group=True)
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["model:softshrink", "model:relu"]
+
+
 def test_the_face_network_on_the_photograph():
     pytest.importorskip("joblib")
     path = paths.picture("grace_hopper.jpg", [165, 125, 375, 335], pan=(16, 10), **FACE_INPUT)

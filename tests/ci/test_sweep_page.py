@@ -41,7 +41,10 @@ def test_three_files_say_everything(tmp_path):
     assert columns.splitlines()[:3] == ["column,kind,meaning", "notebook,about,the notebook that ran",
                                         "seed,parameter,of <every> 'draw'"]
     assert "answer,result,answer: result of 01_good" in columns
-    assert "title='of &lt;every&gt; &#x27;draw&#x27;'>seed</th>" in html
+    assert "<button title='of &lt;every&gt; &#x27;draw&#x27;'>seed</button></th>" in html
+    assert "<dt>seed</dt><dd>of &lt;every&gt; &#x27;draw&#x27;</dd>" in html  # for those who have no pointer
+    assert "<a href='01_good/1/01_good.ipynb'>notebook</a>" in html
+    assert str(tmp_path) not in html, "a page shows no place of the machine that made it"
     assert "failed: 01_good {&#x27;seed&#x27;: 9}: RuntimeError: &lt;b&gt;" in html
     assert "http" not in html.replace("http://www.w3.org/2000/svg", "")  # nothing is fetched
 
@@ -53,6 +56,12 @@ def test_words_cannot_end_or_hide_the_script(tmp_path):
     assert "<" not in data
     assert "\\u003c!--\\u003cscript>\\u003c/script>" in data
     assert html.count("<script>") == html.count("</script>") == 1
+
+
+def test_long_values_fold(tmp_path):
+    record(tmp_path / "01_good/1", 1, sizes=list(range(100, 140)))
+    html = sweep_page.page(results.load(tmp_path), {}, tmp_path)
+    assert "<details><summary>[100, 101, 102, 103, 104, 105, 1 …</summary>[100, 101" in html
 
 
 def test_runs_of_other_editions_are_counted(tmp_path):
@@ -79,7 +88,7 @@ const node = (tag) => ({tag, attributes: {}, children: [], textContent: "", appe
 const byId = {};
 for (const id of ["x", "y", "group", "plot", "left-out"]) byId[id] = node(id);
 const document = {getElementById: id => byId[id], createElementNS: (_, tag) => node(tag),
-  createElement: tag => node(tag)};
+  createElement: tag => node(tag), querySelectorAll: () => []};
 for (const id of ["x", "y", "group"]) Object.defineProperty(byId[id], "value", {get() {
   return wish[id] ?? (this.children.find(o => o.selected) || this.children[0]).textContent; }});
 """
@@ -87,9 +96,34 @@ SHOW = """
 const plot = byId.plot;
 console.log(JSON.stringify({texts: plot.children.filter(e => e.tag === "text").map(e => e.textContent),
   lines: plot.children.filter(e => e.tag === "polyline").map(e => [e.attributes.stroke,
-    e.attributes["stroke-dasharray"]]), view: plot.attributes.viewBox, left: byId["left-out"].textContent,
+    e.attributes["stroke-dasharray"]]), view: plot.attributes.viewBox,
+
+  bars: plot.children.filter(e => e.tag === "line" && e.attributes["stroke-width"] === "3").length,
+  left: byId["left-out"].textContent,
   chosen: ["x", "y", "group"].map(id => byId[id].value)}));
 """
+
+
+def drawn_by(script, wish):
+    done = subprocess.run(["node", "-"], input=f"const wish = {wish};{BROWSER}{script}{SHOW}", capture_output=True,
+                          encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node, to run the page's script")
+def test_the_seed_is_an_axis_only_where_nothing_else_varies(tmp_path):
+    for seed in (0, 1, 2):
+        record(tmp_path / f"a/01_good/{seed}", seed)
+        for width in (10, 20, 30):
+            record(tmp_path / f"b/01_good/{width}-{seed}", seed, width=width, depth=width // 20)
+    for name, chosen in (("a", ["seed", "answer", ""]), ("b", ["width", "answer", "depth"])):
+        script = sweep_page.page(results.load(tmp_path / name), {}, tmp_path).split("<script>")[1].split("</script>")[0]
+        drawn = drawn_by(script, "{}")
+        assert drawn["chosen"] == chosen
+    ticks = [text for text in drawn["texts"] if text.isdigit()]
+    assert {"10", "20", "30"} <= set(ticks)  # round values, of the widths
+    assert drawn["bars"] == 3  # the mean over seeds and its standard error, at each width
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs node, to run the page's script")
@@ -99,10 +133,7 @@ def test_groups_are_drawn_by_size_and_look_different(tmp_path, groups, shown):
         for seed in (0, 1):
             record(tmp_path / f"01_good/{group}-{seed}", seed, width=float(group) / 2)
     script = sweep_page.page(results.load(tmp_path), {}, tmp_path).split("<script>")[1].split("</script>")[0]
-    program = f'const wish = {{group: "width"}};{BROWSER}{script}{SHOW}'
-    done = subprocess.run(["node", "-"], input=program, capture_output=True, encoding="utf-8")
-    assert done.returncode == 0, done.stderr
-    drawn = json.loads(done.stdout)
+    drawn = drawn_by(script, '{x: "seed", group: "width"}')
     assert drawn["chosen"] == ["seed", "answer", "width"]
     legend = [text for text in drawn["texts"] if text.startswith("width = ")]
     # 10 after 9.5, not after 1.
@@ -112,3 +143,29 @@ def test_groups_are_drawn_by_size_and_look_different(tmp_path, groups, shown):
     assert height >= 40 + 20 * shown  # the last line of the legend is inside
     assert drawn["left"] == ("" if shown == groups else "The first 28 of 40 groups are drawn: group by a column with "
                              "fewer values, or sweep fewer.")
+
+
+def test_a_page_on_a_phone_and_in_the_dark_sorted_by_click_and_by_key(tmp_path, chromium):
+    for seed, width in ((3, 10), (1, 20), (2, 10), (0, 20)):
+        record(tmp_path / f"01_good/{width}-{seed}", seed, width=width, sizes=list(range(50)))
+    _, _, html = sweep_page.collect([], failures(), tmp_path)
+    page = chromium.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    said = []
+    page.on("console", lambda message: message.type == "error" and said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(html.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate("getComputedStyle(document.body).colorScheme") == "light dark"
+    # The plot's letters are as large as the page's, or nearly so.
+    assert page.evaluate("document.querySelector('svg text').getBoundingClientRect().height") > 12
+    seeds = "() => [...document.querySelectorAll('tbody tr')].map(r => r.cells[1].textContent)"
+    assert page.locator("th").nth(1).inner_text().startswith("seed")
+    page.locator("th button").nth(1).click()
+    assert page.evaluate(seeds) == ["0", "1", "2", "3"]
+    page.locator("th button").nth(1).focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate(seeds) == ["3", "2", "1", "0"]
+    page.set_viewport_size({"width": 1440, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") == 1440
+    page.close()
+    assert not said

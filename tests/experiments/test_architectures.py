@@ -100,7 +100,7 @@ def test_the_models_are_left_as_they_were():
 
 
 def test_an_unknown_architecture_is_refused():
-    with pytest.raises(ValueError, match="'alexnet' is not known: choose one of resnet, convnext, vit"):
+    with pytest.raises(ValueError, match="'alexnet' is not known: use one of resnet, convnext, vit"):
         build("alexnet")
 
 

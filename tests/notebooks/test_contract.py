@@ -31,16 +31,20 @@ def a_good_notebook():
         new_markdown_cell("## Summary\n\ntext\n\n## Exercises\n\ntext"),
         code("...", 5, "exercise"),
         code("pass", 6, "solution"),
+        code("assert True", 7, "check"),
         new_markdown_cell("## References"),
     ]
     notebook = new_notebook(cells=cells)
+    contract.fold(notebook)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     return notebook
 
 
 def of(notebook, tmp_path):
     nbformat.write(notebook, tmp_path / "01_case.ipynb")
-    return contract.problems(tmp_path / "01_case.ipynb")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(contract, "FINISHED", ("01",))
+        return contract.problems(tmp_path / "01_case.ipynb")
 
 
 def test_a_good_notebook_has_no_problem(tmp_path):
@@ -115,6 +119,19 @@ def spoil_order(notebook):
     notebook.cells[6].metadata["tags"], notebook.cells[7].metadata["tags"] = ["solution"], ["exercise"]
 
 
+def spoil_check(notebook):
+    notebook.cells[8].metadata["tags"] = []
+
+
+def spoil_fold(notebook):
+    del notebook.cells[7].metadata["jupyter"]["outputs_hidden"]
+
+
+def spoil_beginning(notebook):
+    notebook.cells[2].outputs = [new_output("display_data", data={"image/png": ""})]
+    notebook.cells[2].source = "\n".join(f"a{k} = {k}" for k in range(12))
+
+
 def spoil_figure(notebook):
     notebook.cells[2].metadata["tags"] = []
 
@@ -155,8 +172,11 @@ def spoil_size(notebook):
     (spoil_help, "parameter samples has no help comment"),
     (spoil_common, "it has no parameter device"),
     (spoil_headings, "it has no heading with references"),
-    (spoil_solution, "1 cells tagged exercise and 0 tagged solution"),
-    (spoil_order, "a solution stands before its exercise"),
+    (spoil_solution, "it has 1 cells tagged exercise, 0 cells tagged solution, 1 cells tagged check"),
+    (spoil_order, "tagged solution, stands where one tagged exercise should"),
+    (spoil_check, "it has 1 cells tagged exercise, 1 cells tagged solution, 0 cells tagged check"),
+    (spoil_fold, "is not folded: ci/notebooks.py --fold does it"),
+    (spoil_beginning, "a reader sees 15 lines of code before the first figure, more than 12"),
     (spoil_figure, "not just one cell is tagged main-figure"),
     (spoil_comparison, "no output is compared"),
     (spoil_assertion, "no cell asserts its claim"),
@@ -195,4 +215,4 @@ def test_executing_a_notebook_in_place_gives_the_same_bytes_twice(tmp_path):
     contract.execute(path)
     assert path.read_bytes() == first
     counts = [cell.execution_count for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-    assert counts == [1, 2, 3, 4]
+    assert counts == [1, 2, 3, 4, 5]

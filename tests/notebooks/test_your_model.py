@@ -184,7 +184,7 @@ def test_a_layer_is_shown_by_the_name_of_its_module(mine, tmp_path):
 @pytest.mark.parametrize(("parameters", "says"), [
     ({"model": "nowhere_at_all:model"}, "model = 'nowhere_at_all:model': the module"),
     ({"path": "smpcore.paths:blob"}, "model: it does not take the path's inputs"),
-    ({"samples": 2}, "parameter samples = 2: it must be a whole number of at least 3"),
+    ({"samples": 2}, "parameter samples = 2: it must be a whole number of at least 16"),
     ({"outputs": "all"}, r"parameter outputs = 'all': it must be a list of whole numbers, \[\] for all"),
     ({"end": 0.0}, "parameter end = 0.0: it must be a number above start"),
     ({"start": "now"}, "parameter start = 'now': it must be a number"),

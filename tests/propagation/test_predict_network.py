@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from smpcore import attribute, models, paths, propagation
-from smpcore.propagation.random_weights import max_pool
-from smpcore.propagation.random_weights.second_moments import Field, conv_map, two_slope_field
+from smpcore import attribute, models, paths, propagation, trace_line
+from smpcore.propagation.random_weights import linear, max_pool
+from smpcore.propagation.random_weights.second_moments import Field, conv_map, pad_map, two_slope_field
 
 pytestmark = pytest.mark.numeric
 
@@ -112,6 +112,46 @@ def test_predicted_and_measured_agree(make, straight, tolerance, draws, samples)
     assert float(guesses[0].nodes_error[0]) < 0.01 * float(guesses[0].total[0])
 
 
+# name, network, shape, tolerance: of networks of this width, and of pairs that several windows compare, one each.
+COUNTED = [
+    ("he 256x3", mlp(width=256, depth=3), (196,), 0.05),
+    ("torch 256x3", mlp(width=256, depth=3, initialise="torch"), (196,), 0.05),
+    ("average", cnn(depth=2, kernel=3, pooling="average"), PICTURE, 0.05),
+    ("max", cnn(depth=2, kernel=3, pooling="max"), PICTURE, 0.10),
+    ("max 5x5", cnn(depth=2, kernel=5, pooling="max"), PICTURE, 0.10),
+    ("max 3/2", cnn(depth=1, kernel=3, pooling="max", pool=3, stride=2), PICTURE, 0.10),
+]
+
+
+@pytest.mark.parametrize(("make", "shape", "tolerance"), [case[1:] for case in COUNTED],
+                         ids=[case[0] for case in COUNTED])
+def test_kinks_are_as_many_as_a_trace_counts(make, shape, tolerance):
+    path, draws = line(shape), 20
+    guess = propagation.predict_network(make(0), path, torch.linspace(0, 1, 101, dtype=F64))
+    start, end = path(torch.tensor([0.0, 1.0], dtype=F64))
+    traces = [trace_line(make(seed), start, end) for seed in range(draws)]
+    assert all(trace.certified for trace in traces)
+    counts = torch.tensor([len(trace.times) for trace in traces], dtype=F64)
+    error = float(counts.std()) / math.sqrt(draws)
+    assert abs(float(guess.kinks[0] - counts.mean())) < tolerance * float(counts.mean()) + 2 * error
+    for layer in guess.layers:
+        own = torch.tensor([float(trace.layers.count(layer.name)) for trace in traces], dtype=F64)
+        # A corner between two inputs of a window, and one with zero, may change places: of all kinks.
+        slack = tolerance * float(counts.mean()) + 3 * float(own.std()) / math.sqrt(draws)
+        assert abs(float(layer.kinks[0] - own.mean())) < slack, layer.name
+    assert guess.to_frame()["kinks"].sum() == pytest.approx(float(guess.kinks[0]))
+
+
+def test_kinks_by_the_moments_of_a_reference():
+    model = models.mlp(32, width=256, depth=2, seed=3)
+    times = torch.linspace(0, 1, 401, dtype=F64)
+    here, there = line((32,)), paths.circle((32,), seed=1)
+    found = propagation.predict_network(model, here, times, moments="measured",
+                                        reference=lambda t: there(TAU * t))
+    # Each unit a sinusoid on the reference, so it crosses 0 twice a turn; Gaussian units of the same moments do too.
+    assert float(found.layers[0].kinks[0]) == pytest.approx(2 * 256, rel=0.05)
+
+
 def test_on_the_circle_every_layer_adds_twice_the_root_of_the_width():
     model = models.mlp(64, width=400, depth=3, seed=0)
     for layer in model:
@@ -178,7 +218,14 @@ def test_a_convolutions_map_of_moments_is_that_of_its_mean_over_weights(layer):
                     generator=torch.Generator().manual_seed(1))
     flat = x[0].flatten(1)
     moment = torch.einsum("cp,cq->pq", flat, flat)[None, None]
-    apply, outer = conv_map(layer, sides)
+    mode = {"zeros": "constant"}.get(layer.padding_mode, layer.padding_mode)
+    around = linear._pads(layer.padding, layer.kernel_size, layer.dilation)
+    padded, padded_sides = pad_map(sides, around, mode)
+    taps, outer = conv_map(layer.kernel_size, padded_sides, layer.stride, layer.dilation)
+
+    def apply(moment):
+        return taps(padded(moment))
+
     total = 0.0
     for row in torch.eye(x.shape[1] * math.prod(layer.kernel_size), dtype=F64):
         plain = type(layer)(x.shape[1], 1, layer.kernel_size, stride=layer.stride, padding=layer.padding,
@@ -213,7 +260,7 @@ def test_it_is_quick_and_never_runs_the_model():
 def test_to_frame_has_a_row_for_each_layer_and_output():
     frame = propagation.predict_network(models.mlp(8, 2, width=16, depth=2), paths.circle(8),
                                         torch.linspace(0, 1, 20, dtype=F64)).to_frame()
-    assert list(frame.columns) == ["layer", "kind", "output", "smp", "smp_se", "how"]
+    assert list(frame.columns) == ["layer", "kind", "output", "smp", "smp_se", "kinks", "how"]
     assert len(frame) == 4
 
 

@@ -103,6 +103,9 @@ REFUSED += [
 ] + [
     ({"seed": value}, "seed = .*: a whole number of at most 64 bits") for value in (math.nan, 1.5, None, "1", 2**64)
 ] + [
+    ({"length_scale": 1e-300}, "has to be positive and finite"), ({"duration": 1e-300}, "a positive duration"),
+    ({"duration": 1e300}, "a positive duration"), ({"variance": 1e305}, "has to be positive and finite"),
+    ({"kernel": "periodic", "length_scale": 1e-9}, "samples a period are too few"),
     ({"samples": 10**12}, "1 signals of 1000000000000 samples: one call draws at most 268,435,456 numbers"),
     ({"count": 10**9}, "one call draws at most"),
 ]
@@ -169,7 +172,7 @@ TIMES = torch.linspace(0, 1, 9)
 
 @pytest.mark.parametrize(("kind", "changes", "sentence"), [
     *[(ValueError, {"jump_std": value}, "jump_std = .*finite numbers of at least 0")
-      for value in (math.nan, math.inf, -1.0, None, "1", [1.0])],
+      for value in (math.nan, math.inf, -1.0, None, "1", [1.0], 1e305)],
     *[(ValueError, {"margin": value}, "margin = .*finite numbers of at least 0") for value in (math.nan, -0.1, None)],
     *[(ValueError, {"kinks": value}, "negative number of kinks") for value in (1.5, math.nan, None, "3", True)],
     *[(ValueError, {"count": value}, "at least one signal") for value in (1.5, None)],
@@ -219,7 +222,7 @@ def test_the_laws_refuse_what_cannot_be_drawn(law, changes):
 
 
 def test_lags_are_a_tensor():
-    with pytest.raises(TypeError, match="lags is a torch tensor, not list"):
+    with pytest.raises(TypeError, match="lags is a torch tensor of real numbers, not list"):
         signals.autocovariance("rbf", [0.0, 1.0], length_scale=1.0)
 
 
@@ -238,6 +241,11 @@ def test_bad_pictures_get_a_sentence(changes):
 def test_pictures_too_large_are_refused_before_they_are_drawn(changes):
     with pytest.raises(ValueError, match="one call draws at most 268,435,456 numbers"):
         signals.moving_pictures(**{"samples": 11, "duration": 1.0, "height": 2, "width": 2, **changes})
+
+
+def test_covariances_of_too_many_pixels_are_refused():
+    with pytest.raises(ValueError, match="the covariances of 100000 by 100000 pixels: one call draws at most"):
+        signals.picture_covariances(10**5, 10**5)
 
 
 @pytest.mark.parametrize("changes", [{"height": 0}, {"length_scale": 0.0}, {"velocity": (1.0,)}])

@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from smpcore.propagation.closed_forms import checks
 from smpcore.propagation.closed_forms.orthant import SCRAMBLES, STILL, orthant
-from smpcore.propagation.closed_forms.unit_rule import crossing_rate
+from smpcore.propagation.closed_forms.unit_rule import crossing_number, crossing_rate
 
 __all__ = ["LARGEST", "MaxPoolSmp", "Ties", "leads_at", "max_pool_estimate", "tie_rates", "ties", "with_zero"]
 
@@ -114,8 +114,8 @@ class Ties(NamedTuple):
     ----------
     first, second
         ``(pairs,)`` the two.
-    strength
-        ``(..., pairs)`` Σ|jump of slope| per unit of t over their ties, whoever leads there.
+    strength, number
+        ``(..., pairs)`` Σ|jump of slope| per unit of t over their ties, whoever leads there, and how many ties.
     mean, cov
         ``(..., pairs, k - 2[, k - 2])`` of the others less the first, given the tie, in units of the window's widest
         signal: the two lead where all are below 0.
@@ -124,6 +124,7 @@ class Ties(NamedTuple):
     first: Tensor
     second: Tensor
     strength: Tensor
+    number: Tensor
     mean: Tensor
     cov: Tensor
 
@@ -132,15 +133,16 @@ def tie_rates(cov: Tensor, slope_cov: Tensor, mean: Tensor, i: Tensor, j: Tensor
     """Σ|jump of slope| per unit of t over ties of signals i and j ``(..., pairs)``: Var(d' | d = 0) f_d(0).
 
     d is their difference. Without ``cross``, E[x'_i x_j], its slope counts as independent of its value; so it is for
-    the sum over a stationary window's pairs (see `block_rules.max_pool_smp`). Gives the variance of d as well, 1 where
-    the two never differ.
+    the sum over a stationary window's pairs (see `block_rules.max_pool_smp`). Gives the number of ties and the variance
+    of d as well, 1 where the two never differ.
     """
     apart, turn = _between(cov, i, j), _between(slope_cov, i, j)
     live = apart > STILL * (cov[..., i, i] + cov[..., j, j])
     variance = torch.where(live, apart, 1.0)
     if cross is not None:
         turn = (turn - _between(cross, i, j) ** 2 / variance).clamp(min=0)
-    return torch.where(live, crossing_rate(mean[..., i] - mean[..., j], variance, turn), 0.0), variance
+    rate = torch.where(live, crossing_rate(mean[..., i] - mean[..., j], variance, turn), 0.0)
+    return rate, crossing_number(rate, turn), variance
 
 
 def _between(moment: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -166,7 +168,7 @@ def ties(cov: Tensor, slope_cov: Tensor, mean: Tensor, leads: Tensor, cross: Ten
     i, j = torch.triu_indices(k, k, 1, device=mean.device)
     everyone = torch.arange(k, device=mean.device).expand(len(i), k)
     others = everyone[(everyone != i[:, None]) & (everyone != j[:, None])].reshape(len(i), max(k - 2, 0))
-    strength, variance = tie_rates(cov, slope_cov, mean, i, j, cross)
+    strength, number, variance = tie_rates(cov, slope_cov, mean, i, j, cross)
     # u_l = x_l − x_i given x_i − x_j = 0, by Gaussian conditioning.
     first, second = i[:, None], j[:, None]
     own, toward = cov[..., i, i][..., None], cov[..., others, first]
@@ -180,7 +182,7 @@ def ties(cov: Tensor, slope_cov: Tensor, mean: Tensor, leads: Tensor, cross: Ten
     outside = meets & leads[..., others] & ((share > 1e-6) | (share < -1 - 1e-6))
     swap = leads[..., i] & leads[..., j] & ~outside.any(-1)
     given = _ignore(given_mean, given_cov, meets | ~leads[..., others])
-    return Ties(i, j, torch.where(swap, strength * unit, 0.0), *given)
+    return Ties(i, j, torch.where(swap, strength * unit, 0.0), torch.where(swap, number, 0.0), *given)
 
 
 def with_zero(mean: Tensor, *moments: Tensor) -> list[Tensor]:

@@ -17,7 +17,8 @@ from torch import Tensor
 from smpcore.propagation.closed_forms.orthant import legendre
 from smpcore.units import Hinges
 
-__all__ = ["TwoSlopes", "crossing_rate", "hinge_rates", "levels", "mean_derivative", "refuse_jumps", "two_slopes"]
+__all__ = ["TwoSlopes", "between_hinges", "crossing_number", "crossing_rate", "hinge_rates", "levels",
+           "mean_derivative", "refuse_jumps", "two_slopes"]
 
 # Standard deviations beyond which a Gaussian value is not looked for, and nodes between two hinges.
 _FAR, _NODES = 8.0, 64
@@ -38,6 +39,14 @@ def crossing_rate(level: Tensor, var: Tensor, slope_var: Tensor) -> Tensor:
     return slope_var * torch.exp(-(level**2) / (2 * var)) / (2 * math.pi * var).sqrt()
 
 
+def crossing_number(rate: Tensor, slope_var: Tensor) -> Tensor:
+    """How many crossings per unit of t there are, from their Σ|slope| where the slope there is Gaussian of mean 0.
+
+    Σ|slope| is density · E[x'²], their number density · E|x'| (S. O. Rice, 1944/45); E|x'| = √(2λ/π).
+    """
+    return rate * (2 / (math.pi * torch.where(slope_var > 0, slope_var, 1.0))).sqrt()
+
+
 def hinge_rates(seen: Hinges, mean: Tensor, var: Tensor, slope_var: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Of each hinge: SMP made per unit of t, the threshold, and the step of the derivative; in the signals' shape.
 
@@ -52,19 +61,23 @@ def hinge_rates(seen: Hinges, mean: Tensor, var: Tensor, slope_var: Tensor) -> l
     return found
 
 
-def mean_derivative(seen: Hinges, mean: Tensor, var: Tensor) -> Tensor:
-    """E|g'(x)| of Gaussian values, by Gauss-Legendre quadrature between the hinges."""
+def between_hinges(seen: Hinges, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+    """Values and weights ``(pieces, nodes, *shape)`` of Gaussians, by Gauss-Legendre quadrature between the hinges."""
     std = var.sqrt()
     safe = torch.where(std > 0, std, 1.0)
     ends = [torch.full_like(mean, sign * _FAR) for sign in (-1, 1)]
     inner = [((torch.as_tensor(hinge.at).to(mean) - mean) / safe).clamp(-_FAR, _FAR) for hinge in seen.hinges]
     edges = torch.stack([*ends, *inner]).sort(0).values
-    nodes, weights = (part.to(mean).reshape(-1, *[1] * (mean.dim() + 1)) for part in legendre(_NODES))
-    width = edges.diff(dim=0)
-    z = edges[:-1] + width * nodes
-    share = weights * width * torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
-    gate = seen.derivative((mean + std * z).flatten(0, 1)).reshape(z.shape)
-    return (gate.abs() * share).sum((0, 1))
+    nodes, weights = (part.to(mean).reshape(-1, *[1] * mean.dim()) for part in legendre(_NODES))
+    width = edges.diff(dim=0)[:, None]
+    z = edges[:-1, None] + width * nodes
+    return mean + std * z, weights * width * torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+
+
+def mean_derivative(seen: Hinges, mean: Tensor, var: Tensor) -> Tensor:
+    """E|g'(x)| of Gaussian values."""
+    x, share = between_hinges(seen, mean, var)
+    return (seen.derivative(x.flatten(0, 1)).reshape(x.shape).abs() * share).sum((0, 1))
 
 
 def refuse_jumps(seen: Hinges, name: str) -> None:
@@ -85,11 +98,12 @@ def two_slopes(seen: Hinges) -> TwoSlopes | None:
         above, below, above * below, (above - below).abs(), (above - below) ** 2)))
 
 
-def levels(seen: Hinges) -> dict[float, float]:
-    """Thresholds, and at each the mean over channels of |step of the derivative|."""
-    found: dict[float, float] = {}
+def levels(seen: Hinges) -> dict[float, Tensor]:
+    """Thresholds, and at each ``(2,)``: the mean over channels of |step of the derivative|, and the share with one."""
+    found: dict[float, Tensor] = {}
     for hinge in seen.hinges:
         at, below, above = torch.broadcast_tensors(*(torch.as_tensor(part).double().cpu() for part in hinge[:3]))
         for level in at.unique().tolist():
-            found[level] = found.get(level, 0.0) + float(((above - below).abs() * (at == level)).mean())
+            step = ((above - below).abs() * (at == level)).flatten()
+            found[level] = found.get(level, 0.0) + torch.stack([step.mean(), (step > 0).double().mean()])
     return found

@@ -61,7 +61,7 @@ def _swaps(statistics: Statistics, rows: list[Tensor], pairs: dict, values: Tens
     """Every pair as a source: its rate of ties, and in which windows it leads at one."""
     cov, mean, slope_cov = statistics.value_cov, statistics.mean, statistics.slope_cov
     i, j = torch.tensor(list(pairs), device=mean.device).T
-    rate, variance = tie_rates(cov, slope_cov, mean, i, j)
+    rate, _, variance = tie_rates(cov, slope_cov, mean, i, j)
     values = values[:draws_for(len(pairs), len(rows))]
     gain = values.new_zeros(len(values), len(pairs), len(rows))
     # A draw given the tie: the unconditioned one, less what it says about the difference.

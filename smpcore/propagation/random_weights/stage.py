@@ -21,8 +21,8 @@ class Stage:
     pull
         From the mean squared gains ``(R, P, N[, N])`` behind it to those before it, one for each input.
     rates
-        Triples (which step's, at which step the gain, Σ|jump of the unit's own slope| per unit of t
-        ``(R, P, N)``).
+        Triples (which step's, at which step the gain, Σ|jump of the unit's own slope| and the number of jumps per
+        unit of t ``(2, R, P, N)``).
     """
 
     field: Field

@@ -1,0 +1,136 @@
+"""Answers to the exercises that are usual mistakes, each with words of what the check says of it."""
+
+WRONG = {
+    ("00", 1): [("def faster(t):\n    return path(t)", "does not end where a whole one ends")],
+    ("00", 2): [("""
+def mouth_to_eyes(total):
+    return (total[6:].mean() / total[:6].mean()).item()
+""", "the ratio is not"), ("""
+def mouth_to_eyes(total):
+    eye = torch.tensor(["eye" in name for name in names])
+    return (total[~eye].mean() / total[eye].mean()).item()
+""", "neither an eye nor"),
+                ("def mouth_to_eyes(total):\n    return 2 / 3", "the ratio is not 0.67")],
+    ("00", 3): [("""
+def per_change(motion, count=41):
+    moving = paths.picture(picture, box, **motion, **models.FACE_INPUT)
+    t = torch.linspace(0, 0.3, count, dtype=torch.float64, device=run.device)
+    change = (moving(t).diff(dim=0) / (t[1] - t[0])).square().mean().sqrt().item()
+    return attribute(face, moving, t, outputs=lambda answer: answer.landmarks[:, :1]).total.item() / (0.3 * change)
+""", "fewer \\*and\\* smaller")],
+    ("01", 1): [("def my_smp(z, h):\n    return second_differences(z, h).abs().sum().item()", "Σ\\|D\\|"),
+                ("""
+def my_smp(z, h):
+    D = second_differences(z, h).abs()
+    D = D * (D > 5 * D.median())
+    peak = (D[1:-1] >= D[:-2]) & (D[1:-1] > D[2:])
+    return D[1:-1][peak].sum().item()
+""", "of the truth|three quarters"),
+                ("""
+def my_smp(z, h):
+    D = second_differences(z, h)
+    return D[D.abs() > 5 * 1.4826 * D.abs().median() / h].abs().sum().item()
+""", "hardly anything stands out")],
+    ("01", 2): [("def fool(t):\n    return (t - 10).abs()", "so the curve has a kink"),
+                ("def fool(t):\n    return torch.sin(t)", "it is not fooled yet")],
+    ("01", 3): [("""
+def pair_reading(distance):
+    places, jumps = torch.tensor([5.003, 5.003 + distance]).double(), torch.tensor([1.0, -1.0]).double()
+    return smp(signals.hinges(grid, places, jumps)[0]).item()
+""", "is the spacing passed on"),
+                ("""
+def pair_reading(distance):
+    places, jumps = torch.tensor([5.003, 5.003 + distance]).double(), torch.tensor([1.0, 1.0]).double()
+    return smp(signals.hinges(grid, places, jumps)[0], 0.01).item()
+""", "the less is read|opposite signs")],
+    ("02", 1): [("""
+def absolute_smp(mean, old):
+    return propagation.two_slope_smp(mean, variance, lam, duration, smp_in=old).item()
+""", "about half"), ("""
+def absolute_smp(mean, old):
+    return 2 * old + 2 * propagation.two_slope_smp(mean, variance, lam, duration).item()
+""", "is too much")],
+    ("02", 2): [("def halving_bias():\n    return 0.5", "too close to 0"),
+                ("def halving_bias():\n    return 2.0", "too far from 0")],
+    ("02", 3): [("""
+def maxima_rate(lam, gamma):
+    return math.sqrt(gamma / lam) / math.pi
+
+def count_maxima(x):
+    rising = x.diff(dim=-1) > 0
+    return (rising[:, :-1] & ~rising[:, 1:]).sum(-1)
+""", "minima are counted"), ("""
+def maxima_rate(lam, gamma):
+    return math.sqrt(gamma / lam) / (2 * math.pi)
+
+def count_maxima(x):
+    rising = x.diff(dim=-1) > 0
+    return (rising[:, :-1] ^ rising[:, 1:]).sum(-1)
+""", "have 4 and 7 maxima"), ("""
+def maxima_rate(lam, gamma):
+    return math.sqrt(lam) / (2 * math.pi)
+
+def count_maxima(x):
+    rising = x.diff(dim=-1) > 0
+    return (rising[:, :-1] & ~rising[:, 1:]).sum(-1)
+""", "the formula says")],
+    ("02", 4): [("def with_memory(memory):\n    return r", "not λ|forgotten everything"),
+                ("def with_memory(memory):\n    return torch.cos(lags / length_scale) * 2", "the variance is not 1")],
+    ("03", 1): [("""
+def law_by_hand(phi, mean, sigma, lam, duration):
+    z = torch.linspace(-8, 8, 20_001, dtype=torch.float64)
+    density = torch.exp(-z**2 / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
+    low, middle, high = ((phi(mean + d + z) * density).sum() for d in (-0.05, 0, 0.05))
+    return duration * lam * (low - 2 * middle + high) / 0.05**2
+""", "how do the mean and σ enter"),
+                ("def law_by_hand(phi, mean, sigma, lam, duration):\n    return -1.0", "bends upwards")],
+    ("03", 2): [("""
+def raised(m):
+    return propagation.max_pool_smp(covariance(4, 0.0), lam * covariance(4, 0.0), duration,
+                                    torch.full((4,), m, dtype=torch.float64)).item()
+""", "no change of lead is left")],
+    ("03", 3): [("def both_sides(V):\n    return 0.2, 0.2", "is the lower one"),
+                ("def both_sides(V):\n    return -1 / math.sqrt(4 * math.pi), -1 / math.sqrt(4 * math.pi)", "ρ = 0.6")],
+    ("03", 4): [("""
+def by_direction(height, width, angle):
+    moved = signals.picture_covariances(height, width, length_scale=pixel_length,
+                                        velocity=(5**0.5 * math.sin(angle), 5**0.5 * math.cos(angle)))
+    return propagation.max_pool_smp(*moved, duration).item()
+""", "is 0 straight down")],
+    ("04", 1): [("def three_cases():\n    return 2.0, 8.0, 3.2", "and there are four"),
+                ("def three_cases():\n    return 8.0, 0.0, 3.2", "all weights have one sign"),
+                ("def three_cases():\n    return 8.0, 8.0, 8.0", "a part of the jumps cancels")],
+    ("04", 2): [("def average_pool_smp(kernel, bias):\n    return 4 * behind_relu", "what does an average weigh"),
+                ("def average_pool_smp(kernel, bias):\n    return 2 * behind_relu", "how long is a picture's path"),
+                ("def average_pool_smp(kernel, bias):\n    return behind_pool[:1]", "one number for each")],
+    ("04", 3): [("""
+def pool_smp(sigmas):
+    return propagation.max_pool_smp(V_out[0], L_out[0], half).item()
+""", "not section 4's prediction|switches the ReLU off")],
+    ("08", 1): [("def called_smooth():\n    return []", "another than you say"),
+                ("def called_smooth():\n    return [0.001, 0.01]", "another than you say")],
+    ("08", 2): [("def two_aucs(judge):\n    return 0.7, 0.6", "which number is which"),
+                ("def two_aucs(judge):\n    return 0.9, 0.95", "are whole networks held out")],
+    ("08", 3): [("def my_feature(curve, spacing):\n    return np.abs(np.diff(curve, 2)).sum() / spacing",
+                 "with the scale"),
+                ("def my_feature(curve, spacing):\n    return spacing", "with the speed"),
+                ("def my_feature(curve, spacing):\n    return np.ptp(curve) / curve.std()", "well enough")],
+    ("08", 4): [("def more_features(rows):\n    return rows[:, 0]", "one row for each"),
+                ("def more_features(rows):\n    return 0 * rows[:, :1]", "tells nothing"),
+                ("def more_features(rows):\n    return rows[:, :1] - rows[:, :1].mean()",
+                 "depend on the other curves")],
+    ("90", 1): [("""
+def slope_differences(model, start, end, samples):
+    return 2 * benchmarks.sampled_slopes(model, start, end, samples).diff().abs().sum().item() + 1
+""", "it cannot be|is too much"),
+                ("def slope_differences(model, start, end, samples):\n    return 0.0", "is it the slope in t")],
+    ("90", 2): [("def missed(samples, reference):\n    return 1 - samples / reference", "the share that is seen"),
+                ("def missed(samples, reference):\n    return 0.01", "miss nothing of what")],
+    ("90", 3): [("""
+def twins():
+    return [cnn((1, 28, 28), channels=(8, 8, 8), activation=name, pooling="max") for name in ("gelu", "relu")]
+""", "something in it switches"), ("""
+def twins():
+    return [cnn((1, 28, 28), channels=(8, 8, 8), activation="gelu", pooling="average") for _ in range(2)]
+""", "has no kinks")],
+}
