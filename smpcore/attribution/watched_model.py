@@ -11,7 +11,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from smpcore.attribution.interpreter import Watch, mark_of, spikes_as_steps
 from smpcore.inspection.checks import choose_outputs, explained, with_tangent
 from smpcore.inspection.module_scope import Scope, eagerly
-from smpcore.paths import PathWithSlope
 from smpcore.units import table as switches
 
 __all__ = ["WatchedModel", "candidates"]
@@ -32,7 +31,7 @@ class WatchedModel:
         return self._placed(self.path(t), t)
 
     def _moving(self, t: Tensor) -> Tensor:
-        if isinstance(self.path, PathWithSlope):
+        if callable(getattr(self.path, "slope", None)):  # a `paths.PathWithSlope`
             return forward_ad.make_dual(self.inputs(t), self._placed(self.path.slope(t), t))
         return self._placed(with_tangent(self.path, t), t)
 

@@ -3,28 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 
 from smpcore.paths.checks import generator, is_number, is_whole
 from smpcore.paths.times import path_times, placed
 
-__all__ = ["CirclePath", "LinePath", "PathWithSlope", "circle", "circle_through", "line"]
+__all__ = ["CirclePath", "LinePath", "circle", "circle_through", "line"]
 
 # Values of an input: a circle through more would take over 4 GiB to draw.
 _MOST = 1 << 28
-
-
-@runtime_checkable
-class PathWithSlope(Protocol):
-    """A path that knows its slope, which then is not taken by forward-mode AD."""
-
-    def __call__(self, t: torch.Tensor) -> torch.Tensor:
-        """Inputs ``(P, *input_shape)`` at times ``(P,)``."""
-
-    def slope(self, t: torch.Tensor) -> torch.Tensor:
-        """dx/dt, ``(P, *input_shape)``; it has to agree with the path's own derivative."""
 
 
 @dataclass(frozen=True)

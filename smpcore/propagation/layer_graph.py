@@ -17,11 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from smpcore.inspection.checks import home_of, refuse_training
 from smpcore.inspection.elementwise_modules import ElementwiseModule, elementwise
-<<<<<<< HEAD
-from smpcore.inspection.module_scope import CallNames
-=======
-from smpcore.inspection.module_scope import Opening, Scope, eagerly
->>>>>>> main
+from smpcore.inspection.module_scope import CallNames, Opening, Scope, eagerly
 from smpcore.units import TABLE, Hinges, canonical, describe
 from smpcore.units.elementwise import ELEMENTWISE
 
@@ -213,36 +209,16 @@ def steps(model: nn.Module, shape: tuple[int, ...]) -> list[Step]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model is a torch.nn.Module, whose layers are read, not {type(model).__name__}")
     refuse_training(model)
-<<<<<<< HEAD
-    try:
-        graph, units = read_graph(model)
-    except Exception as error:
-        raise ValueError(f"the layers of {type(model).__name__} cannot be read from its code ({error}): a prediction "
-                         "needs a model that always calls the same layers in the same order") from error
-    modules, place, found, names = dict(model.named_modules()), {}, [], CallNames()
-    needed = _needed(graph)
-    for node in graph.nodes:
-        step = _read(node, modules, units, place) if node in needed else None
-        if step is None:
-            continue
-        if step.op not in ("input", "output"):
-            step.name = names.new(*step.name.rsplit(":", 1))
-        step.node = node.name
-        place[node] = len(found)
-        found.append(step)
-    return found
-=======
     reader = _Reader(model)
     found = reader.read(shape)
     return _without_the_unneeded(found)
->>>>>>> main
 
 
 class _Reader:
     """Makes a step of each call."""
 
     def __init__(self, model: nn.Module):
-        self.model, self.units, self.names = model, elementwise_modules(model), {}
+        self.model, self.units, self.names = model, elementwise_modules(model), CallNames()
         own = copy.deepcopy(model).double().requires_grad_(False)
         for module in own.modules():
             module._forward_hooks.clear()
@@ -281,8 +257,7 @@ class _Reader:
         with unset_fake_temporarily():
             step = self._function(path, word, given, args, kwargs, before, found) if word else self._module(path)
         if any(isinstance(part, Tensor) for part in tree_leaves(found)):
-            count = self.names[step.name] = self.names.get(step.name, 0) + 1
-            step.name += "" if count == 1 else f"#{count}"
+            step.name = self.names.new(*step.name.rsplit(":", 1))
             step.inputs, step.call = inputs if step.op in ("sum", "") else inputs[:1], call
             step.shape = found.shape[1:] if isinstance(found, Tensor) else torch.Size()
             self.of_call[call] = len(self.found)
