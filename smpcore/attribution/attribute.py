@@ -215,8 +215,10 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
     samples, and else off by about `Attribution.unexplained`. A few intervals are measured again by themselves, beside
     the moments at which units switch: where that adds more than 5% to a total, and to the steepest slope, or where
     gains differ by so much, more of them are, up to four samples for each of ``times`` (512 at least). What may be
-    missing then is extrapolated from these, and warned of (`SamplingWarning`) where it is over 5%. Where a gain vanishes at the kink itself, as in ``relu(x)**2``, which has none, what is left is of the
-    order of the spacing: it halves with twice as many samples.
+    missing then is extrapolated from these, and warned of (`SamplingWarning`) where it is over 5%.
+
+    Where a gain vanishes at the kink itself, as in ``relu(x)**2``, which has none, what is left is of the order of the
+    spacing: it halves with twice as many samples.
     """
     times = checked_times(times)
     if chunk != "auto" and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 2):
