@@ -208,7 +208,7 @@ def test_a_second_look_stays_within_its_samples():
     model, samples = _hats(4000, 1e-4, 0, _cut_hat), 33
     with pytest.warns(SamplingWarning, match="units switch there and back between neighbouring samples, most near t ="):
         attribute(model, path, torch.linspace(0, 1, samples, dtype=torch.float64), chunk=200)
-    # The plain passes, two tries and the path itself; eight samples for six new intervals, and one round beyond the last.
+    # The plain passes, two tries, the path itself; eight samples for six new intervals, and a round beyond the last.
     assert max(seen) <= 200
     assert sum(seen) < 30 + 33 + 2 * (2 * 32 + 128) * 8 / 6
 
