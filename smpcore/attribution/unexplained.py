@@ -37,7 +37,7 @@ _LEAST = {torch.float64: 1e-4, torch.float32: 1e-2}
 _DOUBT = 0.05
 #: Rounds of `refine`; intervals checked in the first, at least, and one of so many; how many times as many in each
 #: further one; and how many new intervals, for each of the path's and beyond, end it.
-_ROUNDS, _CHECKS, _ONE_OF, _MORE, _BUDGET, _BEYOND = 12, 3, 64, 2, 2, 128
+_ROUNDS, _CHECKS, _ONE_OF, _MORE, _BUDGET, _BEYOND = 12, 3, 64, 2, 1, 64
 #: How far beside a moment an interval is cut, as a part of it; where else; and samples for each interval, at most.
 _BESIDE, _EVENLY, _AGAIN = 1e-5, (0.5,), 8
 #: Slopes that differ by rounding at neighbouring numbers are known to so many times that.

@@ -210,7 +210,7 @@ def test_a_second_look_stays_within_its_samples():
         attribute(model, path, torch.linspace(0, 1, samples, dtype=torch.float64), chunk=200)
     # The plain passes, two tries, the path itself; eight samples for six new intervals, and a round beyond the last.
     assert max(seen) <= 200
-    assert sum(seen) < 30 + 33 + 2 * (2 * 32 + 128) * 8 / 6
+    assert sum(seen) < 30 + 33 + 2 * (32 + 64) * 8 / 6
 
 
 #: At 0, opposite kinks of units that are seen in the interval before it and in the one behind.
