@@ -107,6 +107,15 @@ class Recipe:
             return paths.blob(size=self.size)
         return paths.ellipsoid(size=self.size)
 
+    def paths(self) -> list:
+        """Four paths: `path`, and three that differ in reach, turns and speed."""
+        if self.task == "position":
+            others = [paths.blob(size=self.size, reach=reach, turns=turns)
+                      for reach, turns in (((0.3, 0.1), -1.0), ((0.12, 0.28), 2.0), ((0.2, 0.25), 0.0))]
+        else:
+            others = [paths.ellipsoid(size=self.size, reach=reach) for reach in ((0.5, 0.65), (1.0, 0.3), (0.7, 0.45))]
+        return [self.path(), *others]
+
     def answers(self, times: Tensor) -> Tensor:
         """(P,) -> (P, 2): what the network should answer on its path."""
         path = self.path()
