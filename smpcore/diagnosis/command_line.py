@@ -66,9 +66,7 @@ def _in_sentences(command: Callable) -> Callable:
                 return command(*args, **kwargs)
         except KeyboardInterrupt:
             said, code = "stopped", 130
-        except BrokenPipeError:
-            raise
-        except (ValueError, TypeError, OSError, ModuleNotFoundError, MemoryError) as error:
+        except (ValueError, TypeError, FileNotFoundError, PermissionError, ModuleNotFoundError, MemoryError) as error:
             said, code = str(error), 2
         print(f"smpcore: {said}", file=sys.stderr)
         raise typer.Exit(code)

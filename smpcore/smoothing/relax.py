@@ -28,7 +28,7 @@ _SHARPNESS = {"pool": 0.5, "activation": 8.0}
 _MISFIT = ": it must be numbers above 0, named 'pool' and 'activation'"
 _B = Kind(Mapping, _MISFIT, lambda given: all(name in _SHARPNESS and not isinstance(b, bool) and 0 < b < math.inf
                                               for name, b in given.items()), _MISFIT)
-_FLAG = Kind(object, "", lambda value: isinstance(value, bool), ": it must be True or False")
+_FLAG = Kind(object, ": it must be True or False", lambda value: isinstance(value, bool))
 #: Layers that can be fitted again; not their subclasses, which may use their weights otherwise.
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 #: Ridge of the refit, as a share of the mean square of a feature; and how many numbers its table holds at most.

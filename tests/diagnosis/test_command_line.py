@@ -1,5 +1,6 @@
 """`smpcore why`, `curve` and `relax`: what they take, what they print, and how they end."""
 
+import functools
 import json
 import os
 import signal
@@ -173,7 +174,9 @@ def test_usage_and_help():
 def test_ctrl_c_ends_it_quietly(folder):
     words = [sys.executable, "-m", "smpcore", "why", "mine_at_the_command_line:build", "--walk",
              "mine_at_the_command_line:slow"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={
+    # A shell's background jobs ignore Ctrl-C, and what they start inherits that.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=heard, env={
             **os.environ, "PYTHONPATH": str(Path(command_line.__file__).parent.parent.parent),
             "PYTHONUNBUFFERED": "1"}) as process:
         process.stderr.read(1)  # the path is asked for inputs
