@@ -3,8 +3,8 @@
 Where a unit switches, its slope jumps, and the output's slope by that times the *gain* from the unit to the
 output. So SMP = Σ over units and switches of |jump of the unit's own slope| · |gain|. Slopes come from one
 forward pass with a tangent, gains from one backward pass for each output. A switch is seen as a changed sign or
-a changed winner between neighbouring samples, so kinks need not be resolved (our derivation, from the abstract
-of R. Liu, C.-W. Wong, H. Dai, arXiv:2103.14731).
+a changed winner between neighbouring samples, so kinks need not be resolved (our own derivation, in notebook 05,
+sections 1 and 2, from the abstract of R. Liu, C.-W. Wong, H. Dai, arXiv:2103.14731).
 """
 
 import time

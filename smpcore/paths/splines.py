@@ -137,13 +137,10 @@ def through(inputs: Sequence, times: torch.Tensor | None = None, *, periodic: bo
         inputs = torch.stack(_inputs({f"inputs[{n}]": one for n, one in enumerate(inputs)}))
     elif isinstance(inputs, torch.Tensor):
         inputs = _inputs({"inputs": inputs})[0]
-    try:
-        count = len(inputs)
-    except TypeError:
-        count = -1
-    if count < 0 or isinstance(inputs, str) or not hasattr(inputs, "__getitem__"):
+    if isinstance(inputs, str) or not (hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__")):
         raise TypeError(f"inputs has to be a tensor (N, *input_shape) or a sequence of inputs, not a "
                         f"{type(inputs).__name__}")
+    count = len(inputs)
     if count < 2:
         raise ValueError(f"a path through inputs needs at least two, not {count}")
     wanted = count + bool(periodic)
@@ -166,12 +163,9 @@ def _value_weights(t, left, right, rows):
     return a * rows[0] + b * rows[1] + ((a**3 - a) * rows[2] + (b**3 - b) * rows[3]) * h**2 / 6
 
 
-def _slope_weights(t, left, right, rows):
+def _slope_weights(t, *given):
     """The same of its slope."""
-    h = (right - left)[:, None]
-    a = (right - t)[:, None] / h
-    b = 1 - a
-    return (rows[1] - rows[0]) / h + ((1 - 3 * a**2) * rows[2] + (3 * b**2 - 1) * rows[3]) * h / 6
+    return torch.func.jvp(lambda t: _value_weights(t, *given), (t,), (torch.ones_like(t),))[1]
 
 
 @functools.lru_cache(maxsize=64)

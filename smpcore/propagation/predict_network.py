@@ -7,9 +7,9 @@ backward, the mean squared gains. A layer adds
 
     ∫ Σ_u |p − q| (λ_u − c_u²/σ_u²)/(σ_u √(2π)) · E|gain_u| dt
 
-(Rice's formula at every unit, on a path that need not be stationary), a max pooling its swaps of the lead. Our own
-derivation from the task set by R. Liu, C.-W. Wong, H. Dai, arXiv:2103.14731 (2021); the forward recursion of values
-is that of R. Neal, 1996, and Y. Cho and L. Saul, NIPS 2009.
+(Rice's formula at every unit, on a path that need not be stationary), a max pooling its changes of the largest
+input. Our own derivation (notebook 06, "How it is computed") from the task set by R. Liu, C.-W. Wong, H. Dai,
+arXiv:2103.14731 (2021); the forward recursion of values is that of R. Neal, 1996, and Y. Cho and L. Saul, NIPS 2009.
 """
 
 import functools

@@ -35,6 +35,7 @@ def test_every_model_becomes_smooth(case):
     trace = trace_line(relaxed.model, start, end)
     assert float(trace.smp.sum()) == 0
     assert not trace.certified
+    assert case.jumps or all(reason.endswith("is not straight") for _, _, reason in trace.gaps)
     # The caller's model is as it was; what is new stands beside what was there.
     torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
     touched = tuple(name.split(":")[0] for name in relaxed.replaced)
@@ -231,7 +232,7 @@ def test_layers_behind_a_smooth_unit_are_fitted_again(name, monkeypatch):
     plain, fitted = (relax(model, x, sharpness=soft, refit=refit) for refit in (False, True))
     assert (plain.refitted, fitted.refitted) == ([], ["1"])
     assert float(fitted.moved.square().sum()) < float(plain.moved.square().sum())
-    monkeypatch.setattr(ROOM, "_TABLE", 2000)
+    monkeypatch.setattr(ROOM, "_TABLE", 200)
     assert not torch.equal(relax(model, x, sharpness=soft).model[1].weight, fitted.model[1].weight)
 
 

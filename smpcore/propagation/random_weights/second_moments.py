@@ -232,7 +232,7 @@ def two_slope_field(field: Field, mean_below: float, square_step: float) -> Fiel
 
     A two-slope unit is q x + (1 − q) ReLU(x); with E[x_p ReLU(x_q)] half of E[x_p x_q], every moment is
     q·(before) + (1 − q)²·(ReLU's). ReLU's: the arc-cosine kernel (Y. Cho, L. Saul, NIPS 2009) for values, and its
-    derivatives along the path for slopes (our own derivation).
+    derivatives along the path for slopes (our own derivation, in notebook 06, "How it is computed").
 
     Parameters
     ----------
