@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
-from smpcore.inspection.module_scope import Opening, Scope, in_custom_function
+from smpcore.inspection.module_scope import CallNames, Opening, Scope, in_custom_function
 from smpcore.inspection.opaque_ops import FORM_OF, TAKES_OUT
 from smpcore.units import table as switches
 
@@ -34,9 +34,6 @@ _HARMLESS = {"isnan", "isinf", "isfinite", "size", "dim", "numel", "is_floating_
 # Where ``dim`` stands in what gives several views of one tensor.
 _SEVERAL_VIEWS = {"split": 2, "split_with_sizes": 2, "tensor_split": 2, "chunk": 2, "unbind": 1}
 _MODES = {"_set_grad_enabled", "set_grad_enabled"}
-# Selections among norms only: the others are smooth away from 0.
-_ORDER_AT = {"norm": 1, "vector_norm": 1, "linalg_vector_norm": 1,
-             "renorm": 1, "cdist": 2, "pairwise_distance": 2, "dist": 2}
 
 
 class Watch(Opening):
@@ -57,13 +54,8 @@ class Watch(Opening):
     def __init__(self, observe: Callable, scope: Scope, apart: bool = False):
         super().__init__()
         self.observe, self.scope, self.apart = observe, scope, apart
-        self.calls: dict[str, int] = {}
+        self.names = CallNames()
         self.place = "model"
-
-    def layer(self, op: str) -> str:
-        name = f"{self.scope.path}:{op}"
-        self.calls[name] = self.calls.get(name, 0) + 1
-        return name if self.calls[name] == 1 else f"{name}#{self.calls[name]}"
 
     def __torch_function__(self, func, types_, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -125,12 +117,7 @@ class Watch(Opening):
 
     def _check(self, name, args, kwargs, result, tensors):
         """Mark what depends on a switch that is not followed."""
-        advice = switches.UNFOLLOWED.get(name)
-        if name in _ORDER_AT:
-            at = _ORDER_AT[name]
-            order = kwargs.get("p", kwargs.get("ord", args[at] if len(args) > at else 2))
-            if order in (None, "fro", "nuc") or not isinstance(order, int | float) or 1 < order < float("inf"):
-                advice = None
+        advice = switches.unfollowed(name, args, kwargs)
         if advice is None and name not in _HARMLESS and any(
                 not part.is_floating_point() and not part.is_complex() for part in _tensors(result)):
             advice = switches.UNFOLLOWED["gt"]
@@ -167,7 +154,7 @@ class Watch(Opening):
                              "call model.eval() first")
 
     def _unit(self, func, name, in_place, args, kwargs):
-        layer = self.layer(name)
+        layer = self.names.new(self.scope.path, name)
         try:
             seen = switches.describe(name, args, kwargs)
         except ValueError as error:
@@ -210,7 +197,7 @@ class Watch(Opening):
             if not switches.moves(x):
                 return level(x)
             seen = switches.Steps("spike", x, level, lambda x: level(x) + 0 * x)
-            return self._switching(self.layer(name), seen)[0]
+            return self._switching(self.names.new(self.scope.path, name), seen)[0]
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +13,7 @@ from smpcore.inspection.checks import choose_outputs, explained, with_tangent
 from smpcore.inspection.module_scope import Scope, eagerly
 from smpcore.units import table as switches
 
-__all__ = ["PathWithSlope", "WatchedModel", "candidates"]
-
-
-class PathWithSlope(Protocol):
-    """A path that knows its slope, which then is not taken by forward-mode AD."""
-
-    def __call__(self, t: Tensor) -> Tensor:
-        """Inputs ``(P, *input_shape)`` at times ``(P,)``."""
-
-    def slope(self, t: Tensor) -> Tensor:
-        """dx/dt, ``(P, *input_shape)``."""
+__all__ = ["WatchedModel", "candidates"]
 
 
 class WatchedModel:
@@ -42,9 +31,8 @@ class WatchedModel:
         return self._placed(self.path(t), t)
 
     def _moving(self, t: Tensor) -> Tensor:
-        slope = getattr(self.path, "slope", None)
-        if callable(slope):
-            return forward_ad.make_dual(self.inputs(t), self._placed(slope(t), t))
+        if callable(getattr(self.path, "slope", None)):  # a `paths.PathWithSlope`
+            return forward_ad.make_dual(self.inputs(t), self._placed(self.path.slope(t), t))
         return self._placed(with_tangent(self.path, t), t)
 
     def _placed(self, x, t: Tensor) -> Tensor:

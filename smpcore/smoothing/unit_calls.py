@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from smpcore.inspection import Opening, Scope, eagerly
+from smpcore.inspection import Opening, Scope, call_name, eagerly
 from smpcore.units import TABLE, UNFOLLOWED, Selection, canonical, describe
 
 __all__ = ["UnitCall", "flat_outputs", "watched"]
@@ -68,7 +68,7 @@ class UnitCall:
     @property
     def name(self) -> str:
         """As `smpcore.attribute` gives it, where it depends on the input at every call."""
-        return f"{self.path}:{self.op}" + (f"#{self.number}" if self.number > 1 else "")
+        return call_name(self.path, self.op, self.number)
 
     def describe(self, smooth: bool = False):
         """What `smpcore.units.describe` says of it."""
