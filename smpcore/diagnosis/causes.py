@@ -14,8 +14,8 @@ exactly and whatever switches between the frames. What follows its neighbours sm
 With S the quadratic fit over 13 frames and s the sign of Δ²z, the share of a part c of Δ²z is Σ s (c − Sc) / Σ|Δ²z|,
 and that of the motion Σ s S(Δ²z) / Σ|Δ²z|: the shares of Σ|Δ²z|/h, the slope variation at the frame's step h, add up to
 one. Of jerk that is white, S takes an eighth to a quarter for motion. All outputs together take one backward pass (our
-own derivation, in notebook 09, section 2). The linearised model alone, J_n Δ²x_n, tells the input's own only where it is small: the face pipeline
-behind a box that is off by two pixels passes for kinked by it.
+own derivation, in notebook 09, section 2). The linearised model alone, J_n Δ²x_n, tells the input's own only where it
+is small: the face pipeline behind a box that is off by two pixels passes for kinked by it.
 """
 
 from collections import Counter

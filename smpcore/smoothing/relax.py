@@ -245,14 +245,16 @@ def _fittable(model: nn.Module) -> list[str]:
             and users[module.weight] == 1]
 
 
+def _at(sites: dict[tuple, _Site], answer: Callable) -> Callable:
+    """For `watched`: ``answer(call, site)`` answers the calls of the sites, and others are as they were."""
+    return lambda call: answer(call, sites[call.key]) if call.key in sites else call.plain()
+
+
 def _measured(model, x, sites, sharpness, weighted):
     """Fill in the sites' statistics and sharpness; the outputs, and what each layer with weights gives."""
     wanted: dict[str, list] = {path: [] for path in weighted}
 
-    def answer(call):
-        site = sites.get(call.key)
-        if site is None:
-            return call.plain()
+    def answer(call, site):
         site.soft.beta.fill_(sharpness[site.group] / (site.soft.spread(*call.describe().inputs) or 1.0))
         result = call.plain()
         y = result if isinstance(result, Tensor) else result[0]
@@ -270,7 +272,7 @@ def _measured(model, x, sites, sharpness, weighted):
 
         return kept
 
-    with torch.no_grad(), _hooked(model, weighted, keep), watched(model, answer):
+    with torch.no_grad(), _hooked(model, weighted, keep), watched(model, _at(sites, answer)):
         found = flat_outputs(model(x)).double()
     if not bool(found.isfinite().all()):
         raise ValueError("the model's output on the calibration inputs is not finite: look at its weights")
@@ -282,11 +284,7 @@ def _softened(model, x, sites, wanted):
     the outputs, and which were."""
     refitted = []
 
-    def answer(call):
-        site = sites.get(call.key)
-        if site is None:
-            return call.plain()
-
+    def answer(call, site):
         def calibrated(*inputs):
             y = site.soft(*inputs)
             mean, std = site.statistics(y)
@@ -309,7 +307,7 @@ def _softened(model, x, sites, wanted):
 
         return fitted
 
-    with torch.no_grad(), _hooked(model, wanted, fit), watched(model, answer):
+    with torch.no_grad(), _hooked(model, wanted, fit), watched(model, _at(sites, answer)):
         return flat_outputs(model(x)).double(), refitted
 
 

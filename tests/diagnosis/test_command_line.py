@@ -38,6 +38,11 @@ class Small(torch.nn.Module):
     def forward(self, x): return x.flatten(1)[:, :2].abs()
 
 def small(): return Small()
+
+class Words(torch.nn.Module):
+    def forward(self, x): return "a word"
+
+def words(): return Words()
 def walk(t): return torch.stack([torch.sin(t), torch.cos(t), 0.1 * t], dim=1)
 def slow(t):
     import sys, time
@@ -149,6 +154,7 @@ def test_a_model_is_made_smooth(folder):
     (["why", "mine:build", "--walk", "mine:walk", "--outputs", "0,x"], "outputs = '0,x': write numbers"),
     (["why", "mine:build", "--walk", "mine:walk", "--outputs", "7"], "outputs = '7': there are outputs 0 to 1"),
     (["why", "mine:two", "--walk", "mine:walk", "--outputs", "where"], "'where': the model returns place, sure"),
+    (["why", "mine:words", "--walk", "mine:walk"], "the model returns no tensor: name a function"),
     (["why", "mine:build", "--walk", "mine:walk", "--weights", "a.npy"], "weights = 'a.npy': they cannot be loaded"),
     (["why", "mine:build", "--walk", "mine:walk", "--device", "abacus"], "device 'abacus' is not known"),
     (["curve", "curve.csv", "--fps", "30"], "has these columns of numbers: t, x; name one with --column"),
