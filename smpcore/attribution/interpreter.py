@@ -67,10 +67,11 @@ class Watch(Opening):
         kwargs = kwargs or {}
         name, in_place = switches.canonical(func)
         # Inside a custom function's forward both modes are off, and its own derivatives count.
-        if self.forward or torch.is_grad_enabled() or name in _MODES or in_custom_function():
+        wanted = torch.is_grad_enabled() or (self.forward and not torch.is_inference_mode_enabled())
+        if wanted or name in _MODES or in_custom_function():
             return self._call(func, name, in_place, args, kwargs)
-        # Where the model turns gradients off, gains would be 0 without a word.
-        with torch.inference_mode(False), torch.enable_grad():
+        # Where the model turns gradients off, gains would be 0 without a word, and slopes in inference mode.
+        with torch.inference_mode(False), torch.set_grad_enabled(not self.forward):
             return self._call(func, name, in_place, args, kwargs)
 
     def _call(self, func, name, in_place, args, kwargs):
