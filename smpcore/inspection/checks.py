@@ -38,9 +38,9 @@ def with_tangent(path, times: Tensor, what: str = "path") -> Tensor:
     found = path(forward_ad.make_dual(times, torch.ones_like(times)))
     if not isinstance(found, Tensor):
         raise TypeError(f"the {what} returns a {type(found).__name__}: it must return a torch tensor (P, *input_shape)")
-    if found.ndim < 1 or found.shape[0] != len(times):
+    if found.ndim < 2 or found.shape[0] != len(times):
         raise ValueError(f"for {len(times)} times the {what} returns shape {tuple(found.shape)}: it must return one "
-                         "input for each time, (P, *input_shape)")
+                         "input for each time, (P, *input_shape); where an input is one number, (P, 1)")
     if forward_ad.unpack_dual(found).tangent is None:
         raise ValueError(f"the {what} carries no tangent: compute its inputs from t by differentiable torch "
                          "operations, without numpy, float(t), .item() or .detach()")
