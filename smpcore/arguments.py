@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from numbers import Integral, Real
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 __all__ = ["DTYPE", "FUNCTION", "MODULE", "POSITIVE", "TENSOR", "TIMES", "Kind", "check", "checked", "one_of",
@@ -50,7 +51,7 @@ def optional(kind: Kind) -> Kind:
 def several(kind: Kind, misfit: str, count: int | None = None, least: int = 1, or_one: bool = False) -> Kind:
     """A sequence of a kind, of ``count`` values or at least ``least``; where ``or_one``, also one such value alone."""
     def holds(value):
-        if not isinstance(value, Sequence) or isinstance(value, str):
+        if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str):
             return or_one and not _misfit(value, kind)
         return not any(_misfit(one, kind) for one in value) and least <= len(value) and count in (None, len(value))
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from smpcore import device as devices
 from smpcore import paths
 from smpcore.arguments import FUNCTION, Kind, check, checked, one_of, optional, whole
+from smpcore.experiments.descent import adam
 
 __all__ = ["ACTIVATIONS", "POOLINGS", "TASKS", "Recipe", "Trained", "regressor", "stored", "train"]
 
@@ -111,6 +112,15 @@ class Recipe:
         if self.task == "position":
             return paths.blob(size=self.size)
         return paths.ellipsoid(size=self.size)
+
+    def paths(self) -> list:
+        """Four paths: `path`, and three that differ in reach, turns and speed."""
+        if self.task == "position":
+            others = [paths.blob(size=self.size, reach=reach, turns=turns)
+                      for reach, turns in (((0.3, 0.1), -1.0), ((0.12, 0.28), 2.0), ((0.2, 0.25), 0.0))]
+        else:
+            others = [paths.ellipsoid(size=self.size, reach=reach) for reach in ((0.5, 0.65), (1.0, 0.3), (0.7, 0.45))]
+        return [self.path(), *others]
 
     def answers(self, times: Tensor) -> Tensor:
         """(P,) -> (P, 2): what the network should answer on its path."""
@@ -215,17 +225,13 @@ def train(recipe: Recipe, *, device: torch.device | str = "cpu",
     generator = torch.Generator().manual_seed(100_003 * (recipe.seed + 1))
     test = _pictures(recipe, 512, torch.Generator().manual_seed(99_991), device)
     before = _error(model, *test)
-    optimiser = torch.optim.Adam(model.parameters(), lr=_RATE)
-    # The learning rate rises from a 25th of its highest for 15% of the steps, then falls to almost 0.
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=max(recipe.steps, 1), pct_start=0.15)
-    model.train()
-    for step in range(recipe.steps):
+
+    def loss(step):
         pictures, answers = _pictures(recipe, recipe.batch, generator, device)
-        optimiser.zero_grad()
-        loss = nn.functional.mse_loss(model(pictures), answers)
-        (loss if penalty is None else loss + penalty(model, step)).backward()
-        optimiser.step()
-        schedule.step()
+        missed = nn.functional.mse_loss(model(pictures), answers)
+        return missed if penalty is None else missed + penalty(model, step)
+
+    adam(loss, model.train().parameters(), _RATE, recipe.steps, warm_up=0.15)
     model.eval()
     return Trained(recipe, model, _error(model, *test), before)
 

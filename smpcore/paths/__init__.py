@@ -5,8 +5,10 @@ from smpcore.paths.lines import CirclePath, LinePath, circle, circle_through, li
 from smpcore.paths.photographs import load_picture
 from smpcore.paths.scenes import BlobPath, EllipsoidPath, blob, ellipsoid, render_blobs, render_ellipsoids
 from smpcore.paths.splines import SplinePath, through
+from smpcore.paths.times import PathWithSlope
 
 __all__ = [
-    "BlobPath", "CirclePath", "EllipsoidPath", "LinePath", "PicturePath", "SplinePath", "blob", "circle",
-    "circle_through", "ellipsoid", "line", "load_picture", "picture", "render_blobs", "render_ellipsoids", "through",
+    "BlobPath", "CirclePath", "EllipsoidPath", "LinePath", "PathWithSlope", "PicturePath", "SplinePath", "blob",
+    "circle", "circle_through", "ellipsoid", "line", "load_picture", "picture", "render_blobs", "render_ellipsoids",
+    "through",
 ]

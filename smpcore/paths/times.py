@@ -7,8 +7,8 @@ through it by forward-mode AD, so that a path of your own needs no derivative:
         s = torch.sin(t)[:, None] ** 2
         return (1 - s) * a + s * b
 
-A path that knows its slope may have a method ``slope(t: (P,)) -> (P, *input_shape)`` as well, which gives dx/dt
-without AD: `line`, `circle`, `circle_through` and `through` have it. It has to agree with the path's own derivative.
+A path that knows its slope may have a method ``slope(t: (P,)) -> (P, *input_shape)`` as well (`PathWithSlope`), which
+gives dx/dt without AD: `line`, `circle`, `circle_through` and `through` have it.
 
 The paths here are smooth (at least twice continuously differentiable), so that every kink behind them is the
 network's. Each computes in the type and on the device of ``t``; give float64, for in float32 the rounding of
@@ -20,9 +20,22 @@ network's. Each computes in the type and on the device of ``t``; give float64, f
 - `blob`, `ellipsoid`: synthetic scenes whose parameters are known, with `render_blobs`, `render_ellipsoids`.
 """
 
+from typing import Protocol, runtime_checkable
+
 import torch
 
-__all__ = ["path_times", "placed"]
+__all__ = ["PathWithSlope", "path_times", "placed"]
+
+
+@runtime_checkable
+class PathWithSlope(Protocol):
+    """A path that knows its slope, which then is not taken by forward-mode AD."""
+
+    def __call__(self, t: torch.Tensor) -> torch.Tensor:
+        """Inputs ``(P, *input_shape)`` at times ``(P,)``."""
+
+    def slope(self, t: torch.Tensor) -> torch.Tensor:
+        """dx/dt, ``(P, *input_shape)``; it has to agree with the path's own derivative."""
 
 
 def path_times(t: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from smpcore.inspection.checks import home_of, refuse_training
 from smpcore.inspection.elementwise_modules import ElementwiseModule, elementwise
-from smpcore.inspection.module_scope import Opening, Scope, eagerly
+from smpcore.inspection.module_scope import CallNames, Opening, Scope, eagerly
 from smpcore.units import TABLE, Hinges, canonical, describe
 from smpcore.units.elementwise import ELEMENTWISE
 
@@ -218,7 +218,7 @@ class _Reader:
     """Makes a step of each call."""
 
     def __init__(self, model: nn.Module):
-        self.model, self.units, self.names = model, elementwise_modules(model), {}
+        self.model, self.units, self.names = model, elementwise_modules(model), CallNames()
         own = copy.deepcopy(model).double().requires_grad_(False)
         for module in own.modules():
             module._forward_hooks.clear()
@@ -257,8 +257,7 @@ class _Reader:
         with unset_fake_temporarily():
             step = self._function(path, word, given, args, kwargs, before, found) if word else self._module(path)
         if any(isinstance(part, Tensor) for part in tree_leaves(found)):
-            count = self.names[step.name] = self.names.get(step.name, 0) + 1
-            step.name += "" if count == 1 else f"#{count}"
+            step.name = self.names.new(*step.name.rsplit(":", 1))
             step.inputs, step.call = inputs if step.op in ("sum", "") else inputs[:1], call
             step.shape = found.shape[1:] if isinstance(found, Tensor) else torch.Size()
             self.of_call[call] = len(self.found)

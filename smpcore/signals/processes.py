@@ -14,8 +14,9 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
+from smpcore.arguments import Kind, checked, whole
 from smpcore.device import resolve
-from smpcore.paths.checks import generator, is_number, is_whole
+from smpcore.paths.checks import generator, is_number
 from smpcore.signals import kernels
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
 # round, up to _LONGEST durations; the grid is refined until all but _MISSING of the slope variance is on it.
 _DIED_OUT, _LONGEST = 1e-6, 16
 _MISSING, _FINEST = 1e-4, 64
+_NOT_NEGATIVE = Kind(object, ": it must be a finite number of at least 0",
+                     lambda value: is_number(value) and value >= 0)
 
 
 class Signals(NamedTuple):
@@ -97,6 +100,7 @@ def slope_variance(kernel: str, *, length_scale: float | Sequence[float], varian
     return sum(part * unit / length**2 for length, part in parts)
 
 
+@checked(**kernels.GRID)
 def gaussian_process(kernel: str, samples: int, duration: float, *, count: int = 1,
                      length_scale: float | Sequence[float] = 0.5, variance: float | Sequence[float] = 1.0,
                      period: float | None = None, seed: int = 0, device: str | torch.device = "cpu") -> Signals:
@@ -131,13 +135,13 @@ def gaussian_process(kernel: str, samples: int, duration: float, *, count: int =
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         For a kernel that is not smooth enough for a slope; one whose tail would wrap round the circle;
         lengths that the samples cannot resolve; a periodic kernel over anything but whole periods; numbers out of
         range; more than 2²⁸ samples in all.
     """
     target = resolve(device)
-    kernels.check_grid(samples, duration, count)
+    kernels.check_size(samples * count, f"{count} signals of {samples} samples")
     parts = kernels.components(length_scale, variance)
     spacing = duration / (samples - 1)
     if kernel == "periodic":
@@ -279,6 +283,7 @@ def hinges(times: Tensor, kink_times: Tensor, kink_jumps: Tensor) -> tuple[Tenso
     return slopes * grid - offset_after.gather(-1, passed), slopes
 
 
+@checked(kinks=whole(0), count=whole(), jump_std=_NOT_NEGATIVE, margin=_NOT_NEGATIVE)
 def hinge_signals(times: Tensor, kinks: int, *, count: int = 1, jump_std: float = 1.0, margin: float = 0.0,
                   seed: int = 0) -> HingeSignals:
     """Random hinges: kinks uniform over the samples' span, jumps N(0, jump_std²).
@@ -305,21 +310,16 @@ def hinge_signals(times: Tensor, kinks: int, *, count: int = 1, jump_std: float 
 
     Raises
     ------
-    TypeError
-        For times that are no tensor.
-    ValueError
-        For times that do not increase, margins that leave no room, numbers out of range.
+    TypeError, ValueError
+        For times that are no tensor or do not increase, margins that leave no room, numbers out of range.
     """
     _check_finite("times", times)
     if times.ndim != 1 or len(times) < 2 or (times.diff() <= 0).any():
         raise ValueError(f"times {tuple(times.shape)} has to be (samples,), at least two, and increase")
-    if not all(is_number(value) and value >= 0 for value in (jump_std, margin)):
-        raise ValueError(f"jump_std = {jump_std!r}, margin = {margin!r}: both are finite numbers of at least 0")
     first, last = float(times[0]) + margin, float(times[-1]) - margin
-    if not is_whole(kinks, 0) or not is_whole(count, 1) or not first < last:
-        raise ValueError(
-            f"{count!r} signals with {kinks!r} kinks between {first:g} and {last:g}: at least one signal, no "
-            "negative number of kinks, and room between the margins are needed")
+    if not first < last:
+        raise ValueError(f"margin = {margin:g} leaves no room between the margins of times from {float(times[0]):g} to "
+                         f"{float(times[-1]):g}")
     kernels.check_size(count * max(kinks, len(times)), f"{count} signals of {len(times)} samples and {kinks} kinks")
     source = generator(seed)
     places = torch.rand(count, kinks, generator=source, dtype=torch.float64) * (last - first) + first

@@ -190,7 +190,7 @@ def spoiled():
     ({"reference": paths.circle(8)}, "takes none"),
     ({"times": torch.tensor([0.0, 0.0])}, "times must increase"),
     ({"path": None}, "the path is a function of times .* not NoneType"),
-    ({"path": lambda t: None}, "the path returned NoneType, not a tensor"),
+    ({"path": lambda t: None}, "the path returns a NoneType: it must return a torch tensor"),
     ({"path": lambda t: torch.ones(len(t), 8, dtype=F64)}, "the path carries no tangent: .* differentiable"),
     ({"path": lambda t: t.detach()[:, None] * torch.ones(8, dtype=F64)}, "carries no tangent"),
     ({"path": lambda t: t[:, None] * torch.full((8,), math.nan, dtype=F64)}, "values are not finite at t = 0"),
@@ -204,7 +204,7 @@ def spoiled():
     ({"moments": "measured", "reference": lambda t: t.detach()[:, None] + torch.ones(8, dtype=F64)},
      "the reference carries no tangent"),
     ({"moments": "measured", "reference": lambda t: t[:, None] / torch.zeros(8, dtype=F64)}, "reference's values"),
-    ({"path": lambda t: t}, "one input for each is needed"),
+    ({"path": lambda t: t}, "one input for each time.*where an input is one number"),
     ({"path": lambda t: t.reshape(-1, 1, 1, 1, 1)}, r"\(C, H, W\) are known"),
 ])
 def test_arguments_that_do_not_go_together(changes, sentence):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from smpcore.propagation.closed_forms.unit_rule import between_hinges, levels, refuse_jumps, two_slopes
-from smpcore.propagation.random_weights.sampling import drawn
+from smpcore.propagation.random_weights.sampling import drawn, paired
 from smpcore.propagation.random_weights.second_moments import (
     Field,
     both_above,
@@ -110,4 +110,13 @@ def unit(step, fields, run) -> Stage:
         raise ValueError(f"{step.name} stands behind a map {what}: a linear or convolutional layer, or batch norm, has "
                          "to come before it")
     passed = gate.mT @ gate / gate.shape[2] if field.pairs else (gate**2).mean(2)
+    if field.core is not None:
+        # What is added passes a gain back only where it is not 0, as behind a ReLU; there this unit is on more often.
+        alive = (paired(field.core.draw(), field.rest())[1][0] != 0).to(gate)
+        squares = (gate**2).expand(alive.shape[:2] + gate.shape[2:])
+        apart = squares.mean(2).clamp(min=1e-12)
+        # Where a unit of the other map has its kink it is 0, and the Gaussian alone decides, evenly.
+        even = torch.as_tensor(0.0 if slopes is None else (slopes.above**2 + slopes.below**2) / 2).to(gate)
+        run.on_with_rest[step.inputs[0]] = ((squares * alive).mean(2) / alive.mean(2).clamp(min=1e-12) / apart,
+                                            torch.ones_like(apart) if slopes is None else even / apart)
     return Stage(drawn(field, y, rising), lambda gain: [gated(gain, passed)], made)

@@ -182,7 +182,17 @@ def residual_sum(step, fields, run) -> Stage:
     else:
         core, rest = (one, other) if one.gaussian else (other, one)
         behind = replace(behind, core=core, rest=rest.draw, draw=lambda: added(*paired(core.draw(), rest.draw())))
-    return Stage(behind, lambda gain: [gain, gain])
+    at = run.at
+
+    def pull(gain):
+        more = run.on_with_rest.get(at)
+        if more is None:
+            return [gain, gain]
+        to_rest = tuple(gain * part if gain.dim() == 3 else gain * (part[..., None] * part[..., None, :]).sqrt()
+                        for part in more)
+        return [gain, to_rest] if one.gaussian else [to_rest, gain]
+
+    return Stage(behind, pull)
 
 
 def linear_map(step, fields, run) -> Stage:
@@ -203,8 +213,8 @@ def _matrix(step, field: Field) -> tuple[Tensor, tuple[int, ...]]:
         dims = sorted(d % (len(field.sides) + 2) for d in ([dims] if isinstance(dims, int) else dims or []))
         if dims != list(range(2, len(field.sides) + 2)):
             raise ValueError(f"{step.name} takes the mean over dimensions {dims}: only over all positions is known")
-        sides = () if len(step.shape) == 1 else step.shape[1:]
-        return torch.full((1, n), 1 / n, dtype=torch.float64, device=field.value.device), sides
+    if step.op == "mean" or (step.op == "adaptive average pool" and torch.Size(step.shape[1:]).numel() == 1):
+        return torch.full((1, n), 1 / n, dtype=torch.float64, device=field.value.device), tuple(step.shape[1:])
     each = torch.eye(n, dtype=torch.float64).reshape(n, 1, *field.sides)
     if step.op == "upsample":
         behind = nn.functional.interpolate(each, **{"mode": "nearest"} | settings)

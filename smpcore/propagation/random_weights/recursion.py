@@ -59,6 +59,9 @@ class Run:
 
     def __init__(self, steps: list[Step]):
         self.steps, self.at, self.draws = steps, 0, 0
+        # Of a sum of a Gaussian map and another: the mean squared derivative of the unit behind, over its mean, where
+        # the other is not 0, and where it is.
+        self.on_with_rest: dict[int, tuple[Tensor, Tensor]] = {}
         self.users = [[n for n, step in enumerate(steps) if at in step.inputs] for at in range(len(steps))]
 
     def next_seed(self) -> int:
@@ -189,24 +192,26 @@ def _once(steps: list[Step], needed: list[int], first: Field) -> list[LayerRates
 
 
 def _backward(steps, stages, counts, first: Field) -> list:
-    """Mean squared gain of each step's output for a readout of unit variance, and whether the readout's own weights
-    stand directly behind."""
+    """Of each step's output for a readout of unit variance: the mean squared gain, whether the readout's own weights
+    stand directly behind, and the mean squared gain where a unit has its kink."""
     gains: list = [None] * len(steps)
     end = steps[-1].inputs[0]
     before = steps[end].inputs[0]
     one = first.value.new_ones(1, first.value.shape[1], counts[before][1])
-    gains[before] = (torch.diag_embed(one) if _gains_meet(steps) else one, True)
+    one = torch.diag_embed(one) if _gains_meet(steps) else one
+    gains[before] = (one, True, one)
     for n in range(end - 1, 0, -1):
         if gains[n] is None or stages[n] is None:
             continue
-        gain, direct = gains[n]
+        gain, direct, _ = gains[n]
         direct = direct and steps[n].op not in ("linear", "conv")
         for at, part in zip(steps[n].inputs, stages[n].pull(gain), strict=True):
+            part, at_kink = part if isinstance(part, tuple) else (part, part)
             if gains[at] is None:
-                gains[at] = (part, direct)
+                gains[at] = (part, direct, at_kink)
             else:
                 # Gains of two branches: a sum of many weights' products, near enough to Gaussian.
-                gains[at] = (gains[at][0] + part, False)
+                gains[at] = (gains[at][0] + part, False, gains[at][2] + at_kink)
     return gains
 
 
@@ -242,7 +247,8 @@ def _gathered(steps, stages, counts, gains, readout: Step) -> list[LayerRates]:
         for target, at, rate in made.rates if made else ():
             if gains[at] is None:
                 continue
-            gain, direct = gains[at]
+            gain, direct, at_kink = gains[at]
+            gain = at_kink if steps[at].op == "unit" else gain
             size_here = diagonal(gain).clamp(min=0).sqrt()
             sums = (rate[0] * size_here).sum(-1) * counts[at][0]
             # Behind wide layers some path to the output is open at every unit, so that each of its kinks is seen.
