@@ -33,3 +33,13 @@ def test_a_folder_without_that_sweep_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has no sweep of notebook 02 over length_scale"):
         figure.write_sweep(tmp_path, tmp_path / "sweep.png")
     assert not (tmp_path / "sweep.png").exists()
+
+
+def test_the_moving_picture_moves_and_is_small():
+    image = pytest.importorskip("PIL.Image")
+    with image.open(figure.MOVING) as moving:
+        assert moving.n_frames >= 48
+        still = moving.convert("RGB").tobytes()
+        moving.seek(moving.n_frames // 2)
+        assert moving.convert("RGB").tobytes() != still
+    assert figure.MOVING.stat().st_size < 1_500_000
