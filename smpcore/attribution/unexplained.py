@@ -73,7 +73,7 @@ class Course:
         self.rest[start:stop - 1], self.doubt[start:stop - 1] = part.rest, part.doubt
         for all_, some in zip(self.moments, part.moments, strict=True):
             all_[start:stop - 1] = some
-        if start and bool((self.moments.count[start - 1:start + 1] < 0).any()):
+        if start and (int(self.moments.count[start - 1]) < -1 or int(self.moments.count[start]) in (-1, -3)):
             self.seams.append(start)
         self.count(part)
 
