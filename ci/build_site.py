@@ -10,7 +10,6 @@ import importlib.util
 import re
 import shutil
 import tempfile
-import zipfile
 from pathlib import Path
 
 import environment
@@ -124,9 +123,8 @@ def lay_out(paths: list[Path], folder: Path) -> None:
         f"solutions, with checks of the answers.\n\n| notebook | why it matters | |\n|---|---|---|\n{listed}\n\n"
         + toctree(f"{name[:2]} {front_of(notebook)[0]} <{name}>" for name, notebook in notebooks.items()),
         encoding="utf-8")
-    with zipfile.ZipFile(folder / "_static/student.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, notebook in notebooks.items():
-            archive.writestr(f"{name}.ipynb", nbformat.writes(student.copy_of(notebook)))
+    student.write(paths, folder.parent / "student")
+    shutil.make_archive(str(folder / "_static/student"), "zip", folder.parent / "student")
     entries = [gallery_of(name, notebook, folder / "_static/gallery") for name, notebook in notebooks.items()]
     (folder / "gallery.md").write_text('# Gallery\n\nThe main figure of every notebook.\n\n<div class="gallery">\n'
                                        + "\n".join(entries) + "\n</div>\n", encoding="utf-8")

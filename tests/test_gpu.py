@@ -256,7 +256,7 @@ ELSEWHERE = {
                      "SplinePath", "Diagnosis", "CurveDiagnosis", "Part", "Recipe", "Relaxed", "Suggestion",
                      "ValueJumpWarning"], RESULTS),
     **dict.fromkeys(["Hinge", "Hinges", "Selection", "Steps", "Unit", "canonical", "entry", "units.describe",
-                     "units.windows", "moves"],
+                     "units.windows", "moves", "in_place", "switching", "unfollowed"],
                     "is asked of single operations inside every case of attribute"),
     **dict.fromkeys(["units.Unit", "units.entry", "units.windows"], "is asked of units inside the cases of models"),
     **dict.fromkeys(["arguments.*"], "checks arguments, wherever they are"),

@@ -43,7 +43,7 @@ class WatchedModel:
                              "for each time, (P, *input_shape); where an input is one number, (P, 1)")
         return x.to(self.tensors[0].device if self.tensors else x.device, self.dtype)
 
-    def forward(self, t: Tensor, observe: Callable, *, apart: bool = False,
+    def forward(self, t: Tensor, observe: Callable, *, apart: bool = False, alone: bool = False,
                 custom: Callable = str) -> tuple[Tensor, Tensor]:
         """Outputs and slopes ``(samples, m)`` at times t; call within a dual level.
 
@@ -51,16 +51,19 @@ class WatchedModel:
         ----------
         observe, apart
             As `Watch` takes them.
+        alone
+            Whether no backward pass follows.
         custom
             Called with the name of each custom autograd function that runs on what depends on the path.
         """
-        # Every operation is in the graph; a copy, for the model may write into its input.
         x, slope = forward_ad.unpack_dual(self._moving(t))
-        x = forward_ad.make_dual(x.detach().requires_grad_().clone(), slope)
-        watch = Watch(observe, self.scope, apart)
-        with (eagerly(), self.scope(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), explained(watch),
-              spikes_as_steps(watch.spike, custom), _followed(watch), watch):
-            found = self.model(x)
+        watch = Watch(observe, self.scope, apart, alone)
+        with torch.set_grad_enabled(not alone):
+            # Every operation is in the graph; a copy, for the model may write into its input.
+            x = forward_ad.make_dual(x.detach().requires_grad_(not alone).clone(), slope)
+            with (eagerly(), self.scope(), sdpa_kernel(SDPBackend.MATH), explained(watch),
+                  spikes_as_steps(watch.spike, custom), _followed(watch), watch):
+                found = self.model(x)
         z = choose_outputs(found, self.outputs, len(t))
         mark = mark_of(z) or (mark_of(found) if isinstance(found, Tensor) else None)
         if mark:

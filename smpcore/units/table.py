@@ -15,6 +15,7 @@ is refused, by name.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -26,7 +27,7 @@ from smpcore.units.kinds import Hinge, Hinges, Selection, Steps, moves
 from smpcore.units.selection import SELECTIONS
 
 __all__ = ["TABLE", "UNFOLLOWED", "Hinge", "Hinges", "Selection", "Steps", "Unit", "canonical", "describe", "entry",
-           "moves", "switching", "unfollowed"]
+           "in_place", "moves", "switching", "unfollowed"]
 
 TABLE: dict[str, Callable] = ELEMENTWISE | SELECTIONS
 
@@ -127,6 +128,14 @@ def describe(name: str, args: tuple, kwargs: dict, smooth: bool = False) -> Hing
         args = (kwargs.pop("input"), *args)
     found = TABLE[name](*args, **kwargs)
     return None if isinstance(found, Hinges) and not found.hinges and not smooth else found
+
+
+def in_place(name: str, args: tuple, kwargs: dict) -> bool:
+    """Whether the arguments of a call of an operation of `TABLE` say that it writes its result into its input."""
+    if "inplace" in kwargs:
+        return bool(kwargs["inplace"])
+    names = list(inspect.signature(TABLE[name]).parameters)
+    return "inplace" in names and args[names.index("inplace"):][:1] == (True,)
 
 
 def entry(description: Callable[..., Hinges | Steps]) -> Callable[..., Tensor]:

@@ -10,12 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import build_site
 import commands
 import nbformat
 import pytest
 import report_page
 import run as command
 import runner
+import student
 import sweep
 from tiny import write
 
@@ -250,6 +252,8 @@ def test_the_commands_of_the_readme_would_run(line, tmp_path, monkeypatch):
         sweep.tasks(paths, given, chosen.sweep)))
     monkeypatch.setattr(report_page, "write", lambda *given: tmp_path)
     monkeypatch.setattr(report_page, "listing", lambda paths: started.extend(paths))
+    monkeypatch.setattr(student, "write", lambda paths, folder: started.extend(paths) or started)
+    monkeypatch.setattr(build_site, "build", lambda paths, output: started.extend(paths))
     started = []
     asked = command.arguments(shlex.split(line, comments=True))
     if not asked.lab:

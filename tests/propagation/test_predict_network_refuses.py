@@ -204,7 +204,7 @@ def spoiled():
     ({"moments": "measured", "reference": lambda t: t.detach()[:, None] + torch.ones(8, dtype=F64)},
      "the reference carries no tangent"),
     ({"moments": "measured", "reference": lambda t: t[:, None] / torch.zeros(8, dtype=F64)}, "reference's values"),
-    ({"path": lambda t: t}, "one input for each is needed"),
+    ({"path": lambda t: t}, "one input for each time.*where an input is one number"),
     ({"path": lambda t: t.reshape(-1, 1, 1, 1, 1)}, r"\(C, H, W\) are known"),
 ])
 def test_arguments_that_do_not_go_together(changes, sentence):
