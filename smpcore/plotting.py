@@ -6,11 +6,12 @@ import math
 import torch
 
 import smpcore
-from smpcore.arguments import TENSOR, TIMES, Kind, checked
+from smpcore.arguments import TENSOR, TIMES, Kind, checked, whole
 
 plt = smpcore.need("matplotlib.pyplot")
+LineCollection = smpcore.need("matplotlib.collections").LineCollection
 
-__all__ = ["COLORS", "PALETTE", "draw_moving_crop", "draw_spread", "use_style"]
+__all__ = ["COLORS", "PALETTE", "draw_moving_crop", "draw_plane", "draw_spread", "use_style"]
 
 # M. Okabe and K. Ito, "Color Universal Design" (2008), yellow left out: it vanishes on a projector.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -96,8 +97,8 @@ def _with_palette(png: bytes) -> bytes:
     return small.getvalue()
 
 
-@checked(times=TIMES, points=TENSOR, path=Kind(object, "", lambda path: hasattr(path, "to_picture"),
-                                               ": it must be one over a photograph, as paths.picture gives it"))
+@checked(times=TIMES, points=TENSOR, path=Kind(
+    object, ": it must be one over a photograph, as paths.picture gives it", lambda path: hasattr(path, "to_picture")))
 def draw_moving_crop(axis, path, times, points) -> None:
     """Draw a photograph, a crop that moves over it, and what a network points at.
 
@@ -143,10 +144,41 @@ def draw_moving_crop(axis, path, times, points) -> None:
     axis.grid(False)
 
 
-@checked(measured=Kind(object, "", lambda given: torch.as_tensor(given).isfinite().all() and len(given) > 0
-                       and torch.as_tensor(given).ndim == 1, ": it must be (N,) finite numbers, one for each signal"),
-         mean=Kind(object, "", math.isfinite, ": it must be a finite number"),
-         std=Kind(object, "", lambda std: math.isfinite(std) and std > 0, ": it must be a finite number above 0"))
+@checked(plane=Kind(object, ": it must be what smpcore.tracing.trace_plane gives",
+                    lambda plane: hasattr(plane, "segments")), output=whole(0))
+def draw_plane(axis, plane, *, output: int = 0, width: float = 2.0) -> None:
+    """Draw the creases of one output in a plane of inputs: a colour for each layer, the wider the larger the jump.
+
+    Parameters
+    ----------
+    axis
+        Of matplotlib; its limits are set, and a legend names the layers.
+    plane
+        A `smpcore.tracing.PlaneTrace`.
+    output
+        Which of its outputs.
+    width
+        Of the largest jumps' lines, in points.
+    """
+    ends, chosen = (part.cpu() for part in plane.segments())
+    jumps = plane.jumps[chosen, output].abs().cpu()
+    # Jumps spread over decades: lines are as wide as the root of a jump, none under a tenth of the widest.
+    widths = width * (jumps / jumps.quantile(0.98)).clamp(0.01, 1).sqrt() if len(jumps) else jumps
+    names = list(dict.fromkeys(sorted(plane.layers)))
+    place = torch.tensor([names.index(plane.layers[k]) for k in chosen.tolist()])
+    for number, name in enumerate(names):
+        own, color = place == number, PALETTE[number % len(PALETTE)]
+        axis.add_collection(LineCollection(ends[own].numpy(), colors=color, linewidths=widths[own].numpy()))
+        axis.plot([], [], color=color, lw=3, label=name)
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+    axis.grid(False)
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+@checked(mean=Kind(object, ": it must be a finite number", math.isfinite),
+         std=Kind(object, ": it must be a finite number above 0", lambda std: math.isfinite(std) and std > 0),
+         measured=Kind(object, ": it must be (N,) finite numbers, one for each signal", lambda given: (
+             given := torch.as_tensor(given)).ndim == 1 and len(given) > 0 and given.isfinite().all()))
 def draw_spread(left, right, measured, mean: float, std: float, *, color: str, of: str) -> None:
     """Draw how single values scatter, against the mean and the standard deviation that were predicted for them.
 

@@ -135,3 +135,23 @@ def test_a_moving_crop_that_cannot_be_drawn_is_refused(name, bad, says):
             "points": torch.zeros(2, 1, 2)}
     with pytest.raises((TypeError, ValueError), match=says):
         plotting.draw_moving_crop(None, **{**good, name: bad})
+
+
+class _Plane:
+    """Two crossings, of two layers, with jumps of two sizes."""
+
+    layers, jumps = ["1:relu", "0:relu"], torch.tensor([[1.0], [0.01]])
+
+    def segments(self):
+        return torch.tensor([[[0.0, 0.1], [0.2, 0.3]], [[0.5, 0.5], [0.6, 0.9]]]), torch.tensor([0, 1])
+
+
+def test_a_plane_has_a_colour_for_each_layer_and_wider_lines_for_larger_jumps():
+    _, axis = plotting.plt.subplots()
+    plotting.draw_plane(axis, _Plane())
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["0:relu", "1:relu"]
+    first, second = axis.collections
+    assert first.get_linewidths()[0] < second.get_linewidths()[0]
+    assert (first.get_colors()[0] != second.get_colors()[0]).any()
+    with pytest.raises(ValueError, match=r"plane = .* it must be what smpcore.tracing.trace_plane gives"):
+        plotting.draw_plane(axis, 3)

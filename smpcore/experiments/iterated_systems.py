@@ -6,6 +6,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from smpcore.experiments.descent import adam
+
 __all__ = ["Forecaster", "mackey_glass", "prune", "train_field", "train_forecaster", "two_moons"]
 
 
@@ -24,19 +26,21 @@ def train_field(field: nn.Module, seed: int, steps: int, *, batch: int = 256, ra
     """
     generator, home = torch.Generator().manual_seed(seed), next(field.parameters())
     masks = [(parameter != 0).to(parameter) for parameter in field.parameters()]
-    optimiser = torch.optim.Adam(field.parameters(), lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for _ in range(steps):
-        start, end = torch.randn(batch, 2, generator=generator), two_moons(batch, generator)
-        time = torch.rand(batch, 1, generator=generator)
-        there, velocity = torch.cat([time, start + time * (end - start)], 1).to(home), (end - start).to(home)
-        optimiser.zero_grad()
-        (field(there) - velocity).square().mean().backward()
-        optimiser.step()
-        schedule.step()
+
+    def keep_zeros():
         with torch.no_grad():
             for parameter, mask in zip(field.parameters(), masks, strict=True):
                 parameter *= mask
+
+    def loss(_):
+        keep_zeros()
+        start, end = torch.randn(batch, 2, generator=generator), two_moons(batch, generator)
+        time = torch.rand(batch, 1, generator=generator)
+        there, velocity = torch.cat([time, start + time * (end - start)], 1).to(home), (end - start).to(home)
+        return (field(there) - velocity).square().mean()
+
+    adam(loss, field.parameters(), rate, steps, cosine=True)
+    keep_zeros()
     return field
 
 
@@ -102,14 +106,10 @@ def train_forecaster(model: Forecaster, series: Tensor, window: int, seed: int, 
     """Train a `Forecaster` in place by Adam on the squared error, on random windows of a series (N,)."""
     generator, horizon = torch.Generator().manual_seed(seed), len(model.frozen)
     rows = series.unfold(0, window + horizon, 1).to(next(model.parameters()))
-    optimiser = torch.optim.Adam(model.parameters(), lr=rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
-    model.train()
-    for _ in range(steps):
+
+    def loss(_):
         part = rows[torch.randint(len(rows), (batch,), generator=generator).to(rows.device)]
-        optimiser.zero_grad()
-        (model(part[:, :window]) - part[:, window:]).square().mean().backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
+        return (model(part[:, :window]) - part[:, window:]).square().mean()
+
+    adam(loss, model.train().parameters(), rate, steps, longest=1.0)
     return model.eval()

@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from smpcore.experiments.descent import adam
+
 __all__ = ["RidgeCnn", "Ridges", "TwoPatchCnn", "patch_data", "ring_inputs", "train_patches", "train_ridges",
            "train_ring"]
 
@@ -111,17 +113,15 @@ def train_ridges(target: Ridges, seed: int, keep: list[int], activation: type[nn
         torch.manual_seed(seed)
         model = RidgeCnn(dimension, activation).to(device)
     generator, kept = torch.Generator().manual_seed(seed + 1), {}
-    optimiser = torch.optim.Adam(model.parameters(), lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(max(keep), 1))
-    for step in range(max(keep) + 1):
+
+    def loss(step):
         if step in keep:
             kept[step] = copy.deepcopy(model).double().eval()
         x = torch.randn(batch, dimension, generator=generator).to(device)
-        optimiser.zero_grad()
-        (model(x) - target(x)).square().mean().backward()
-        optimiser.step()
-        schedule.step()
-    return kept
+        return (model(x) - target(x)).square().mean()
+
+    adam(loss, model.parameters(), rate, max(keep), cosine=True)
+    return kept | {max(keep): model.double().eval()}
 
 
 def ring_inputs(lengths: Tensor, sites: int, gain: float, generator: torch.Generator) -> Tensor:
@@ -171,8 +171,6 @@ def train_ring(seeds: list[int], gain: float, *, sites: int = 40, hidden: int = 
                torch.zeros(len(seeds), 1)]
     weights = [part.to(device).requires_grad_() for part in weights]
     generator = torch.Generator().manual_seed(7 + sum(seeds))
-    optimiser = torch.optim.Adam(weights, lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
 
     def answered(count):
         label = torch.arange(count) % 2
@@ -181,12 +179,11 @@ def train_ring(seeds: list[int], gain: float, *, sites: int = 40, hidden: int = 
         x = ring_inputs(length, sites, gain, generator).to(w)
         return (2 * label - 1).to(w) * (((x @ w.mT + b[:, None]).relu() @ v[:, :, None])[:, :, 0] + c)
 
-    for _ in range(steps):
-        optimiser.zero_grad()
-        loss = torch.nn.functional.softplus(-answered(batch)).mean(1).sum()
-        (loss + decay * (weights[0].square().sum() + weights[2].square().sum())).backward()
-        optimiser.step()
-        schedule.step()
+    def loss(_):
+        wrong = torch.nn.functional.softplus(-answered(batch)).mean(1).sum()
+        return wrong + decay * (weights[0].square().sum() + weights[2].square().sum())
+
+    adam(loss, weights, rate, steps, cosine=True)
     with torch.no_grad():
         error = (answered(4000) < 0).double().mean(1)
     return dict(zip("wbvc", (value.detach() for value in weights), strict=True)) | {"error": error}

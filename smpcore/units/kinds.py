@@ -66,9 +66,10 @@ class Hinges(NamedTuple):
             with torch.enable_grad():
                 inside = x.detach().requires_grad_()
                 return torch.autograd.grad(self.output(inside).sum(), inside)[0]
-        found = torch.as_tensor(self.hinges[0].below).to(x)
+        # In x's own type at once: a Python number would pass through float32.
+        found = torch.as_tensor(self.hinges[0].below, dtype=x.dtype, device=x.device)
         for hinge in self.hinges:
-            found = torch.where(x > hinge.at, torch.as_tensor(hinge.above).to(x), found)
+            found = torch.where(x > hinge.at, torch.as_tensor(hinge.above, dtype=x.dtype, device=x.device), found)
         return found
 
 

@@ -159,3 +159,8 @@ def test_windows_are_torchs(settings, sides, outer):
 @pytest.mark.parametrize("function", [torch.relu, F.relu, F.relu_, torch.relu_, torch.Tensor.relu])
 def test_one_name_for_an_operation(function):
     assert switches.canonical(function)[0] == "relu"
+
+
+def test_a_derivative_has_the_digits_of_its_input():
+    x = torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    assert switches.describe("leaky_relu", (x, 0.01), {}).derivative(x).tolist() == [0.01, 1.0]
