@@ -6,10 +6,10 @@
 import ast
 import base64
 import html
+import importlib.util
 import re
 import shutil
 import tempfile
-import zipfile
 from pathlib import Path
 
 import environment
@@ -20,6 +20,7 @@ from environment import Refused
 from report_page import caption_of
 
 SOURCES = Path(__file__).resolve().parent / "site"
+PLOTLY = "application/vnd.plotly.v1+json"
 PACKAGE = environment.ROOT / "smpcore"
 
 
@@ -37,9 +38,19 @@ def page_of(notebook):
             cell.source = cell.source.replace("(../README.md#glossary)", "(../glossary.md)")
         if cell.cell_type == "code":
             cell.metadata["mystnb"] = {"image": {"alt": caption_of(page.cells, place) or "a figure of this section"}}
+            for output in cell.outputs:
+                if PLOTLY in output.get("data", {}):
+                    output["data"] = {"text/html": slider(output["data"][PLOTLY], f"{cell.id}-{place}")}
             if "solution" in tags:
                 cell.metadata["mystnb"].update(code_prompt_show="Solution", code_prompt_hide="Hide the solution")
     return page
+
+
+def slider(figure: dict, name: str) -> str:
+    """A figure with a slider, its values computed when the notebook ran, as a part of a page."""
+    import plotly.io
+    return plotly.io.to_html(figure, include_plotlyjs="../_static/plotly.min.js", full_html=False, div_id=name,
+                             config={"responsive": True, "displayModeBar": False}, validate=False)
 
 
 def front_of(notebook) -> tuple[str, str]:
@@ -97,10 +108,10 @@ def rooms() -> dict[str, str]:
 def lay_out(paths: list[Path], folder: Path) -> None:
     """The pages' sources: what stands in `ci/site`, the notebooks, the reference, the glossary and the gallery."""
     shutil.copytree(SOURCES, folder, dirs_exist_ok=True)
-    shutil.copytree(environment.ROOT / "notebooks" / "figures", folder / "figures")
+    for place in ("_static", "course"):
+        shutil.copytree(environment.ROOT / "notebooks" / "figures", folder / place / "figures")
     notebooks = in_order({path.stem: nbformat.read(path, as_version=4) for path in paths})
-    for part in ("course", "reference"):
-        (folder / part).mkdir()
+    (folder / "reference").mkdir()
     for name, notebook in notebooks.items():
         nbformat.write(page_of(notebook), folder / "course" / f"{name}.ipynb")
     listed = "\n".join(f"| [{name[:2]} {front_of(notebook)[0]}]({name}.ipynb) | {front_of(notebook)[1]} "
@@ -112,12 +123,13 @@ def lay_out(paths: list[Path], folder: Path) -> None:
         f"solutions, with checks of the answers.\n\n| notebook | why it matters | |\n|---|---|---|\n{listed}\n\n"
         + toctree(f"{name[:2]} {front_of(notebook)[0]} <{name}>" for name, notebook in notebooks.items()),
         encoding="utf-8")
-    with zipfile.ZipFile(folder / "_static/student.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, notebook in notebooks.items():
-            archive.writestr(f"{name}.ipynb", nbformat.writes(student.copy_of(notebook)))
+    student.write(paths, folder.parent / "student")
+    shutil.make_archive(str(folder / "_static/student"), "zip", folder.parent / "student")
     entries = [gallery_of(name, notebook, folder / "_static/gallery") for name, notebook in notebooks.items()]
     (folder / "gallery.md").write_text('# Gallery\n\nThe main figure of every notebook.\n\n<div class="gallery">\n'
                                        + "\n".join(entries) + "\n</div>\n", encoding="utf-8")
+    plotly = Path(importlib.util.find_spec("plotly").origin).parent / "package_data" / "plotly.min.js"
+    shutil.copyfile(plotly, folder / "_static" / "plotly.min.js")
     readme = (environment.ROOT / "README.md").read_text(encoding="utf-8")
     (folder / "glossary.md").write_text(glossary(readme), encoding="utf-8")
     listed = "\n".join(f"| [{name}]({name}.rst) | {about} |" for name, about in rooms().items())

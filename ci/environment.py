@@ -1,7 +1,7 @@
 """The project's own environment: `.venv` in its root, made from requirements.txt and kept up to date.
 
-Standard library only, for this runs before anything is installed; and no syntax newer than Python 3.6, for an old
-Python has to come as far as the sentence that refuses it.
+Standard library only, because this runs before anything is installed; and no syntax newer than Python 3.6, so that an
+old Python can read this file and print the sentence that refuses it.
 """
 
 import contextlib
@@ -105,7 +105,7 @@ def become(command):
     sys.stderr.flush()
     if os.name == "posix":
         os.execv(command[0], command)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child answers Ctrl-C, and is waited for
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child handles Ctrl-C; this process waits for it
     return subprocess.call(command)
 
 
@@ -192,7 +192,7 @@ def _why_again(found, wanted):
 
 @contextlib.contextmanager
 def _alone(root, say):
-    """One start at a time makes the environment; the others wait. The system lets go when a process ends."""
+    """One start at a time makes the environment; the others wait. The system frees the lock when a process ends."""
     folder = root / "runs"  # which git ignores, and which outlives .venv
     folder.mkdir(exist_ok=True)
     with (folder / ".environment.lock").open("a+") as file:

@@ -17,9 +17,9 @@ ANSWER_WITHIN = 4  # seconds in which a scheduler has to answer
 
 
 class Connection:
-    """A client of a scheduler that exists, sought from the moment on that it is named, and closed by `close`.
+    """A client of a scheduler that exists: connected in a thread from the start, and closed by `close`.
 
-    In a thread of its own: a scheduler that is silent would hold its caller, and Dask takes its time to be imported.
+    In a thread, because a scheduler that does not answer would block the caller, and importing Dask is slow.
     No client may be left to the garbage collector: Dask's `Client.__del__` takes a lock that the start of another
     cluster may hold, and waits for ever.
     """
@@ -42,7 +42,7 @@ class Connection:
             self._found = error
         self._imported.set()
         with self._lock:
-            if self._closed:  # nobody waits for it any longer
+            if self._closed:  # the caller has given up
                 _close(self._found)
 
     def client(self):
@@ -73,7 +73,7 @@ class Connection:
 
 
 async def _answers(address: str):
-    """Greet a scheduler, and hang up: an OSError where it is silent, a ValueError where the address is none."""
+    """Connect to a scheduler once: an OSError where it does not answer, a ValueError for what is no address."""
     from distributed.comm import connect
     comm = await connect(address, timeout=ANSWER_WITHIN)
     await comm.close()
@@ -92,8 +92,8 @@ _TOO_MANY_THREADS = ("the cluster's workers run several tasks at once in one pro
 def execute(missing: list, output: Path, jobs: int, client=None, force: bool = False):
     """Run tasks, on the cluster of a ``client`` or here; yields (task, error) as they end, error "" where it ran.
 
-    A ``client`` is its caller's to close. A cluster that is started here ends with this generator, which a caller that
-    stops early has to close.
+    The caller closes a ``client`` that it gives. A cluster that is started here ends with this generator, which a
+    caller that stops early has to close.
     """
     if not missing:
         return
@@ -108,7 +108,7 @@ def execute(missing: list, output: Path, jobs: int, client=None, force: bool = F
         if client is None:
             client = stack.enter_context(_here(min(jobs, len(missing))))
         else:
-            threads = None  # each worker's own affair
+            threads = None  # each worker counts its own machine's cores
         waiting = {client.submit(_on_worker, str(environment.ROOT / "ci"), task.__dict__, str(output), threads, caller,
                                  force, key=f"{task.notebook}-{task.run}-{uuid.uuid4().hex[:6]}", pure=False): task
                    for task in missing}
@@ -122,10 +122,10 @@ def execute(missing: list, output: Path, jobs: int, client=None, force: bool = F
 
 @contextlib.contextmanager
 def _here(workers: int):
-    """A client of a cluster of this machine; its workers leave Ctrl-C to us."""
+    """A client of a cluster of this machine; its workers ignore Ctrl-C, which this process handles."""
     import distributed
     with contextlib.ExitStack() as stack:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a new process takes over
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # new processes inherit this
         try:
             cluster = stack.enter_context(distributed.LocalCluster(
                 n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50))
@@ -135,7 +135,7 @@ def _here(workers: int):
 
 
 def _on_worker(ci: str, task: dict, output: str, threads: int | None, caller: str, force: bool) -> str:
-    """What a worker is sent: it imports these modules from the project's folder, which it has to see."""
+    """Sent to a worker, which imports these modules from the project's folder and has to have access to it."""
     if ci not in sys.path:
         sys.path.insert(0, ci)
     import executors

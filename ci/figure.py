@@ -119,7 +119,7 @@ def write_moving(figure: Path = MOVING, frames: int = 72, samples: int = 501) ->
     trail = path.to_picture(times, eye[:, None])[:, 0]
     corners = path.to_picture(times, torch.tensor([[0, 0], [1, 0], [1, 1], [0, 1]], dtype=torch.float64))
     shots = torch.linspace(0, samples - 1, frames + 1).long()
-    inside = [attribute(face, path, times[[a, b]], outputs=lambda answer: answer.landmarks[:, :1]).layers
+    inside = [attribute(face, path, times[torch.stack([a, b])], outputs=lambda answer: answer.landmarks[:, :1]).layers
               for a, b in itertools.pairwise(shots)]
     layers = [layer.name.split(":")[0] for layer in inside[0]]
     switched = torch.tensor([[layer.switches / layer.units for layer in each] for each in inside])

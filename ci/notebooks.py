@@ -22,7 +22,7 @@ LARGEST = 500_000
 FIRST_LINES = 12
 # Notebooks that keep to the clauses on checked answers and on the lines before the first figure; the others follow.
 FINISHED = ("00", "01", "02", "03", "04", "08", "90")
-# What a cell with the tag keeps out of sight in JupyterLab, until it is asked for.
+# By tag: what JupyterLab hides of such a cell until the reader unfolds it.
 FOLDS = {"solution": ("source_hidden", "outputs_hidden"), "hide-input": ("source_hidden",)}
 _PLACE = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users|mnt|usr)/|[A-Z]:\\\\")
 _DATE = re.compile(r"\b20\d\d-[01]\d-[0-3]\d\b")
@@ -42,7 +42,7 @@ def problems(path: Path) -> list[str]:
         found.append(f"it has {path.stat().st_size // 1000} kB, more than {LARGEST // 1000}")
     if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
         found.append("its kernel is not python3")
-    # From the file itself: reading it as a notebook repairs ids without a word.
+    # From the file itself: nbformat adds missing ids when it reads.
     ids = [cell.get("id") for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
     if len(set(ids)) != len(ids) or not all(ids):
         found.append("its cells do not all have an id of their own")

@@ -9,7 +9,8 @@ body{font:16px/1.5 sans-serif;margin:1.5rem auto;padding:0 1rem;overflow-wrap:an
 img{background:#fff;height:auto;max-width:100%}a{color:var(--link)}
 table{border-collapse:collapse;font-size:14px}caption{padding:.3rem 0;text-align:left}
 th,td{border-bottom:1px solid var(--faint);overflow-wrap:normal;padding:.2rem .8rem .2rem 0;text-align:left}
-th{border-bottom:2px solid var(--line)}td{font-variant-numeric:tabular-nums;vertical-align:top}
+th{border-bottom:2px solid var(--line)}td{font-variant-numeric:tabular-nums;vertical-align:top;white-space:nowrap}
+td details{min-width:12rem;white-space:normal}
 th button{background:none;border:0;color:inherit;cursor:pointer;font:inherit;font-weight:bold;padding:.3rem 0}
 th[aria-sort=ascending] button::after{content:" ▲"}th[aria-sort=descending] button::after{content:" ▼"}
 .bad{color:var(--bad)}.good{color:var(--good)}div.wide{overflow-x:auto}

@@ -109,7 +109,7 @@ def execute_one(task: Task, output: Path, threads: int, caller: str, force: bool
             f"it left no record {task.notebook}.json: its last cell has to call save() of what "
             "smpcore.results.start(…) gave, with the parameter output_dir"))
         if error:
-            with contextlib.suppress(OSError):  # what went wrong with the notebook matters more
+            with contextlib.suppress(OSError):  # the notebook's own error is the one to report
                 _put(work, failed)
             return error
         seconds = time.perf_counter() - begin - waited
@@ -162,7 +162,7 @@ def _sync(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _gpu_alone(task: Task):
-    """A GPU is shared out one run at a time: runs on it wait for each other, runs on CPUs do not."""
+    """One run at a time uses a GPU: runs on it wait for each other, runs on CPUs do not."""
     from smpcore import device
     try:
         found = device.resolve(task.given.get("device", "auto"))

@@ -93,7 +93,7 @@ def need_writable(folder: Path) -> None:
 def execute(paths: list[Path], given: dict[str, dict], folder: Path, jobs: int) -> list[Outcome]:
     """Every notebook, ``jobs`` at a time; a failing one, or one whose process dies, does not stop the others."""
     threads, caller = max(1, environment.cores() // jobs), os.getcwd()
-    # One process for each: papermill changes its own process's folder, and a crash stays where it was.
+    # One process for each: papermill changes its process's working folder, and a crash ends that process only.
     context = multiprocessing.get_context("spawn")
     ahead, running, outcomes = list(paths), {}, {}
     try:
@@ -105,7 +105,7 @@ def execute(paths: list[Path], given: dict[str, dict], folder: Path, jobs: int) 
                     process = context.Process(target=_in_process, args=(
                         to_us, path, given[path.stem], folder / path.stem, threads, caller))
                     process.start()
-                    to_us.close()  # so that the answer ends when the process does
+                    to_us.close()  # so that reading fails, instead of waiting, when the process has ended
                     running[answer] = path.stem, process
                 for answer in wait(list(running)):
                     name, process = running.pop(answer)
@@ -128,7 +128,7 @@ def _answered(answer, name: str, process, folder: Path) -> Outcome:
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         outcome = Outcome(name, folder, 0.0, f"its process ended with {how} before the notebook did: was it killed, "
                           "or short of memory?")
-        with contextlib.suppress(OSError):  # said in any case
+        with contextlib.suppress(OSError):  # the outcome is returned in any case
             _tell(outcome)
         return outcome
     finally:
@@ -152,7 +152,7 @@ def execute_one(path: Path, given: dict, folder: Path, threads: int, caller: str
     folder.mkdir(parents=True, exist_ok=True)
     given = {**given, "output_dir": given.get("output_dir") or str(folder)}
     record = Path(given["output_dir"]) / f"{name}.json"
-    for stale in (record, folder / ABOUT):  # of an earlier run, whose numbers would pass for this one's
+    for stale in (record, folder / ABOUT):  # an earlier run's numbers would be taken for this one's
         stale.unlink(missing_ok=True)
     error, content = _papermill(path, given, folder / path.name, threads, caller), {}
     if not error and record.is_file():
@@ -206,10 +206,10 @@ def _seconds_of_cells(notebook: Path) -> float:
 
 
 def _transport(folder: Path) -> Config:
-    """How a notebook's kernel is reached: by sockets in a folder of its own, where there are such.
+    """How a notebook's kernel is reached: by sockets in a folder of its own, where the system has such sockets.
 
-    No port is then taken twice, and nothing is said of encryption. Jupyter's own choice for these sockets is
-    one name in the notebooks' folder, which two kernels started at once would share.
+    Ports could be taken twice, and Jupyter warns that they are not encrypted. Jupyter's own choice for these sockets
+    is one name in the notebooks' folder, which two kernels started at once would share.
     """
     name = folder / "socket"
     if os.name != "posix" or len(os.fsencode(name)) > _LONGEST_SOCKET:

@@ -70,7 +70,8 @@ def write(name: str, notebook, folder: Path) -> Path:
     title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
     deck = nbformat.v4.new_notebook(cells=cells, metadata={"title": title})
     exporter = SlidesExporter(template_name="slides_template", extra_template_basedirs=[str(TEMPLATES)],
-                              config=Config({"SlidesExporter": {"reveal_url_prefix": "../_static/reveal"}}))
+                              config=Config({"SlidesExporter": {"reveal_url_prefix": "../_static/reveal",
+                                                                "reveal_theme": "../../../slides"}}))
     page, _ = exporter.from_notebook_node(deck)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.html").write_text(page, encoding="utf-8")
@@ -80,7 +81,7 @@ def write(name: str, notebook, folder: Path) -> Path:
 def bring_reveal(site: Path) -> None:
     """What shows the slides, into the site's own files: reveal.js as the package sphinx-revealjs brings it."""
     package = Path(importlib.util.find_spec("sphinx_revealjs").origin).parent / "_static" / "revealjs" / "dist"
-    for part in ("reveal.js", "reveal.css", "theme/simple.css"):
+    for part in ("reveal.js", "reveal.css"):
         there = site / "_static" / "reveal" / "dist" / part
         there.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(package / part, there)

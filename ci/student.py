@@ -1,5 +1,7 @@
 """Copies of the notebooks for students: without solutions and outputs, each exercise with a check of the answer."""
 
+import re
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -17,7 +19,7 @@ def copy_of(notebook):
 
 
 def write(paths: list[Path], folder: Path) -> list[Path]:
-    """The copies, in a folder of their own.
+    """The copies, with the pictures that they show, in a folder of their own.
 
     Raises
     ------
@@ -30,7 +32,11 @@ def write(paths: list[Path], folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in paths:
-            nbformat.write(copy_of(nbformat.read(path, as_version=4)), folder / path.name)
+            notebook = nbformat.read(path, as_version=4)
+            nbformat.write(copy_of(notebook), folder / path.name)
+            for name in set(re.findall(r"\]\((figures/[\w.]+)\)", "\n".join(cell.source for cell in notebook.cells))):
+                (folder / "figures").mkdir(exist_ok=True)
+                shutil.copyfile(path.parent / name, folder / name)
     except OSError as error:
         raise Refused(f"--student {folder}: {error.strerror or error}") from error
     return [folder / path.name for path in paths]

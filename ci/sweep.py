@@ -75,7 +75,8 @@ def tasks(paths: list[Path], given: dict[str, dict], sweep: list[str], elsewhere
     sweep
         The axes, as on the command line.
     elsewhere
-        Whether the runs happen on other machines: then a device is what it is called, for "auto" says nothing here.
+        Whether the runs happen on other machines: a run's name then has the device as it is called, because "auto" may
+        be another device there.
 
     Raises
     ------
@@ -111,7 +112,7 @@ def _namer(cells: list[str], elsewhere: bool):
     """The function that names a run of these cells by its parameters: a hash of both and of the package's version."""
     import smpcore
     from smpcore import device
-    begun = hashlib.sha256(f"[{json.dumps(cells)}, ".encode())  # the same in every run, and long
+    begun = hashlib.sha256(f"[{json.dumps(cells)}, ".encode())  # once, because it is long and the same in every run
 
     def name(parameters: dict) -> str:
         # Where the results go does not change what they are; "auto" is the device that it stands for on this machine.

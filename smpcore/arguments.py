@@ -10,9 +10,10 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Collection, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 __all__ = ["DTYPE", "FUNCTION", "MODULE", "POSITIVE", "TENSOR", "TIMES", "Kind", "check", "checked", "one_of",
@@ -21,7 +22,7 @@ __all__ = ["DTYPE", "FUNCTION", "MODULE", "POSITIVE", "TENSOR", "TIMES", "Kind",
 
 class Kind(NamedTuple):
     """What an argument must be: its ``types``, of which True and False are none unless named; the end of the sentence
-    for another type; what must hold; and the end of the sentence for where it does not."""
+    for another type; what must hold; and the end of the sentence for where it does not, where that is another."""
 
     types: type | tuple | None
     misfit: str
@@ -38,35 +39,34 @@ def whole(least: int = 1) -> Kind:
 def one_of(known: Collection[str], use: str = "one of ") -> Kind:
     """One of several words; ``use`` stands before them in the sentence."""
     values = list(known)  # a list compares, so that what cannot be hashed is refused as well
-    return Kind(object, "", lambda value: value in values, f" is not known: use {use}{', '.join(values)}")
+    return Kind(object, f" is not known: use {use}{', '.join(values)}", lambda value: value in values)
 
 
 def optional(kind: Kind) -> Kind:
     """The kind, or None."""
-    return Kind(object, "", lambda value: value is None or not _misfit(value, kind), f"{kind.broken}, or None")
+    return Kind(object, f"{kind.broken or kind.misfit}, or None",
+                lambda value: value is None or not _misfit(value, kind))
 
 
 def several(kind: Kind, misfit: str, count: int | None = None, least: int = 1, or_one: bool = False) -> Kind:
     """A sequence of a kind, of ``count`` values or at least ``least``; where ``or_one``, also one such value alone."""
     def holds(value):
-        if not isinstance(value, Sequence) or isinstance(value, str):
+        if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str):
             return or_one and not _misfit(value, kind)
         return not any(_misfit(one, kind) for one in value) and least <= len(value) and count in (None, len(value))
 
-    return Kind(object, "", holds, misfit)
+    return Kind(object, misfit, holds)
 
 
 #: Real numbers above 0.
-POSITIVE = Kind((int, float), ": it must be a number above 0", lambda value: 0 < value < math.inf,
-                ": it must be a number above 0")
-FUNCTION = Kind(object, "", callable, ": it must be a function")
+POSITIVE = Kind(Real, ": it must be a number above 0", lambda value: 0 < value < math.inf)
+FUNCTION = Kind(object, ": it must be a function", callable)
 MODULE = Kind(torch.nn.Module, ": it must be a torch.nn.Module, not its class")
-TENSOR = Kind(torch.Tensor, ": it must be a tensor of floating numbers", torch.is_floating_point,
-              ": it must be a tensor of floating numbers")
+TENSOR = Kind(torch.Tensor, ": it must be a tensor of floating numbers", torch.is_floating_point)
 TIMES = Kind(torch.Tensor, ": it must be a tensor (P,) of times", lambda times: times.ndim == 1 and len(times) > 0,
              ": it must be a tensor (P,) of at least one time")
 DTYPE = Kind(torch.dtype, ": it must be a floating type of torch's, such as torch.float64",
-             lambda dtype: dtype.is_floating_point, ": it must be a floating type of torch's, such as torch.float64")
+             lambda dtype: dtype.is_floating_point)
 
 
 def check(values: dict, kinds: dict[str, Kind]) -> None:
@@ -80,7 +80,7 @@ def check(values: dict, kinds: dict[str, Kind]) -> None:
     for name, kind in kinds.items():
         if error := _misfit(values[name], kind):
             words = _brief(values[name])
-            raise error(f"{name} = {words}{kind.misfit if error is TypeError else kind.broken}")
+            raise error(f"{name} = {words}{(error is ValueError and kind.broken) or kind.misfit}")
 
 
 def checked(**kinds: Kind) -> Callable:

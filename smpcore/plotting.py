@@ -97,8 +97,8 @@ def _with_palette(png: bytes) -> bytes:
     return small.getvalue()
 
 
-@checked(times=TIMES, points=TENSOR, path=Kind(object, "", lambda path: hasattr(path, "to_picture"),
-                                               ": it must be one over a photograph, as paths.picture gives it"))
+@checked(times=TIMES, points=TENSOR, path=Kind(
+    object, ": it must be one over a photograph, as paths.picture gives it", lambda path: hasattr(path, "to_picture")))
 def draw_moving_crop(axis, path, times, points) -> None:
     """Draw a photograph, a crop that moves over it, and what a network points at.
 
@@ -144,8 +144,8 @@ def draw_moving_crop(axis, path, times, points) -> None:
     axis.grid(False)
 
 
-@checked(plane=Kind(object, "", lambda plane: hasattr(plane, "segments"),
-                    ": it must be what smpcore.tracing.trace_plane gives"), output=whole(0))
+@checked(plane=Kind(object, ": it must be what smpcore.tracing.trace_plane gives",
+                    lambda plane: hasattr(plane, "segments")), output=whole(0))
 def draw_plane(axis, plane, *, output: int = 0, width: float = 2.0) -> None:
     """Draw the creases of one output in a plane of inputs: a colour for each layer, the wider the larger the jump.
 
@@ -175,10 +175,10 @@ def draw_plane(axis, plane, *, output: int = 0, width: float = 2.0) -> None:
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-@checked(measured=Kind(object, "", lambda given: torch.as_tensor(given).isfinite().all() and len(given) > 0
-                       and torch.as_tensor(given).ndim == 1, ": it must be (N,) finite numbers, one for each signal"),
-         mean=Kind(object, "", math.isfinite, ": it must be a finite number"),
-         std=Kind(object, "", lambda std: math.isfinite(std) and std > 0, ": it must be a finite number above 0"))
+@checked(mean=Kind(object, ": it must be a finite number", math.isfinite),
+         std=Kind(object, ": it must be a finite number above 0", lambda std: math.isfinite(std) and std > 0),
+         measured=Kind(object, ": it must be (N,) finite numbers, one for each signal", lambda given: (
+             given := torch.as_tensor(given)).ndim == 1 and len(given) > 0 and given.isfinite().all()))
 def draw_spread(left, right, measured, mean: float, std: float, *, color: str, of: str) -> None:
     """Draw how single values scatter, against the mean and the standard deviation that were predicted for them.
 

@@ -11,10 +11,13 @@ TESTS = Path(__file__).parent
 
 #: Files and folders whose tests train, start processes, run notebooks or compose hundreds of programs.
 SLOW_PLACES = ("ci/test_run.py", "ci/test_sweep.py", "ci/test_executors.py", "ci/test_environment.py",
-               "ci/test_figure.py", "experiments/test_architectures.py", "experiments/test_jumping_systems.py",
+               "ci/test_figure.py", "ci/test_site.py", "diagnosis/test_causes.py", "diagnosis/test_command_line.py",
+               "diagnosis/test_report.py", "experiments/test_architectures.py", "experiments/test_iterated_systems.py",
+               "experiments/test_jumping_systems.py", "experiments/test_learning_systems.py",
                "experiments/test_regressors.py", "forensics",
                "notebooks/test_start_here.py", "notebooks/test_your_model.py", "propagation/test_measured_moments.py",
-               "propagation/test_predict_network.py", "propagation/test_units_predicted.py", "test_gpu.py",
+               "propagation/test_predict_network.py", "propagation/test_real_architectures.py",
+               "propagation/test_units_predicted.py", "propagation/test_weight_spread.py", "test_gpu.py",
                "tracing/test_fuzz.py")
 #: Tests that took half a second of one core or more.
 SLOW_TESTS = (
@@ -22,6 +25,8 @@ SLOW_TESTS = (
     "test_expected_smp_of_one_layer_is_exact_in_the_mean",
     "test_the_cure_in_five_lines", "test_the_face_network_keeps_its_landmarks",
     "test_thresholds_in_a_row_count_each_jump_once", "test_torch_takes_the_instruction_set_that_it_is_told",
+    "test_interpolated_frames_of_a_pan_have_the_smp_of_the_pan",
+    "test_smp_of_a_boxs_edges_by_layer_and_by_brute_force", "test_the_pipeline_is_its_stages",
     "test_what_is_too_steep_to_resolve_is_told", "test_executing_a_notebook_in_place_gives_the_same_bytes_twice",
     "test_a_thousand_windows_at_once_are_each_right", "test_cutting_the_line_changes_nothing",
     "test_every_rule_against_simulation", "test_independent_windows_against_the_one_dimensional_integral",

@@ -34,6 +34,9 @@ CURVE = np.sin(np.linspace(0, 6, 2001))
 JUDGED = classifier.Judged(np.array([0.2, 0.8]), np.array([0, 1]), np.arange(2), np.zeros(2), np.array(["clean"] * 2))
 RUN = results.Run("02_relu", {"seed": 0, "samples": 5}, torch.device("cpu"), Path("/nowhere/at/all"))
 
+WITHIN_ITSELF = []
+WITHIN_ITSELF.append(WITHIN_ITSELF)
+
 # By kind: what an argument of that kind cannot be.
 COUNT = (0, -1, 1.5, NAN, "3", None, True, [3], 2**63)
 SEED = (-1, 0.5, NAN, "3", None, True, 2**63)
@@ -111,11 +114,11 @@ CALLS = [
     (smoothing.expected_smp, {"model": SMALL, "x0": torch.stack(LINE), "x1": torch.stack(LINE)},
      {"model": FUNCTION, "x0": TENSOR, "x1": TENSOR}),
     (results.start, {"notebook": "02_relu", "seed": 0, "device": "cpu", "output_dir": "x", "size": 5},
-     {"notebook": (5, None, ""), "seed": SEED, "device": ("gpu", 5, None), "output_dir": (5, None),
-      "size": (10**400, "\ud800", object(), [[object()]])}),
+     {"notebook": (5, None, "", "..", "../x", "a\0"), "seed": SEED, "device": ("gpu", 5, None), "output_dir": (5, None),
+      "size": (10**400, "\ud800", object(), [[object()]], WITHIN_ITSELF, torch.eye(2).to_sparse())}),
     (RUN.save, {"results": {"smp": 1.0}, "rows": [{"x": 1}], "meanings": {"smp": "of it"}},
      {"results": (True, None, [1.0], {"smp": True}, {"smp": 10**400}, {"smp": "1"}, {"smp": None}),
-      "rows": (True, {}, "x", [{"x": object()}], [{"x": "\ud800"}]),
+      "rows": (True, {}, "x", [3], [{"x": object()}], [{"x": "\ud800"}], [{"x": WITHIN_ITSELF}]),
       "meanings": (True, [1], {"spm": "x"}, {"smp": 5j})}),
     (results.load, {"folder": "."}, {"folder": (None, 5, [None], True)}),
     (forensics.features, {"signal": CURVE}, {"signal": (None, "x", CURVE[:50], [CURVE, CURVE])}),

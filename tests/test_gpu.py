@@ -17,6 +17,7 @@ from torch import nn
 import smpcore
 from smpcore import (
     attribute,
+    diagnosis,
     find_kinks,
     forensics,
     metric,
@@ -150,6 +151,24 @@ def face(device):
     return [models.face_network().double().to(device)(path(times(device, 2))).landmarks]
 
 
+def boxes(device):
+    return torch.tensor([[165, 125, 375, 335], [170, 127, 370, 330]], dtype=torch.float64, device=device)
+
+
+def sibling(build):
+    def case(device):
+        path = paths.picture("grace_hopper.jpg", [165, 125, 375, 335], **build().picture_input)
+        return list(build().double().to(device)(path(times(device, 2))))
+    return case
+
+
+def diagnosed(device):
+    path = paths.through(blob(size=8)(times("cpu", 40)).to(device) + 0.1 * tensor(40, 1, 8, 8).to(device),
+                         times("cpu", 40))
+    found = diagnosis.why(cnn((1, 8, 8), 2, channels=4, depth=2, pooling="max").to(device), path, times(device, 40))
+    return [found.roughness, *found.shares.values(), found.attribution.total.to(device)]
+
+
 # Each by the name of what it calls, as far as the first space or comma.
 CASES = {
     "smp of a kinked signal": lambda d: [smp(kinked(d), 0.005)],
@@ -201,6 +220,9 @@ CASES = {
     "reference_cnn": lambda d: [reference_cnn().double().to(d)(line(*short_line(d))(times(d, 5)))],
     "reference_line": short_line,
     "face_network": face,
+    "refine_network": sibling(models.refine_network), "proposal_network": sibling(models.proposal_network),
+    "face_pipeline": lambda d: [models.face_pipeline().to(d)(boxes(d))],
+    "why": diagnosed,
     "load_model": by_name, "load_path": by_name, "check_fit": by_name,
     "relax": relaxed, "curvature_penalty": penalised,
     "expected_smp": lambda d: [smoothing.expected_smp(
@@ -209,6 +231,8 @@ CASES = {
     **{f"LogSumExpPool{dimensions}d": soft_pool(dimensions) for dimensions in (1, 2, 3)},
     "line": lambda d: [line(tensor(3).to(d), tensor(3, seed=1).to(d))(times(d))],
     "circle": lambda d: [circle(6)(times(d))],
+    "through": lambda d: [paths.through(tensor(5, 2, 3).to(d))(times(d, end=4.0)),
+                          paths.through(tensor(5, 2, 3).to(d), periodic=True).slope(times(d, end=9.0))],
     "circle_through": lambda d: [paths.circle_through(*(tensor(3, seed=seed).to(d) for seed in range(3)))(times(d))],
     "blob": lambda d: [blob(size=8)(times(d)), blob(size=8).position(times(d)), blob(size=8).angle(times(d))],
     "ellipsoid": lambda d: [paths.ellipsoid(size=8)(times(d)), paths.ellipsoid(size=8).angles(times(d))],
@@ -228,21 +252,24 @@ ELSEWHERE = {
     **dict.fromkeys(["Attribution", "LayerSmp", "LineKinks", "Kinks", "LineTrace", "Report", "Face", "Trained",
                      "LayerPrediction", "NetworkPrediction", "MaxPoolSmp", "Spread", "Statistics", "BlobPath",
                      "CirclePath", "EllipsoidPath", "LinePath", "PicturePath", "HingeSignals", "PictureSignals",
-                     "Signals", "FaceNetwork", "Recipe", "Relaxed", "Suggestion", "ValueJumpWarning"], RESULTS),
+                     "Signals", "FaceNetwork", "RefineNetwork", "ProposalNetwork", "FacePipeline", "Candidate",
+                     "SplinePath", "Diagnosis", "CurveDiagnosis", "Part", "Recipe", "Relaxed", "Suggestion",
+                     "ValueJumpWarning"], RESULTS),
     **dict.fromkeys(["Hinge", "Hinges", "Selection", "Steps", "Unit", "canonical", "entry", "units.describe",
-                     "units.windows", "moves"],
+                     "units.windows", "moves", "in_place", "switching", "unfollowed"],
                     "is asked of single operations inside every case of attribute"),
     **dict.fromkeys(["units.Unit", "units.entry", "units.windows"], "is asked of units inside the cases of models"),
     **dict.fromkeys(["arguments.*"], "checks arguments, wherever they are"),
-    "ValueJumpWarning": "is a warning",
+    **dict.fromkeys(["SamplingWarning", "ValueJumpWarning"], "is a warning"),
+    "PathWithSlope": "is a form that paths may have",
     **dict.fromkeys(["chunks", "device.describe", "resolve"], "is about devices themselves"),
     **dict.fromkeys(["in_turns", "peak_bytes"], "watches work on any device"),
     **dict.fromkeys(["rms_error", "samples_needed", "auc", "averaged", "cross_validate", "degrade", "table", "bank",
-                     "recipes", "probability_kinked", "verdict", "scipy_composition", "forensics.features"],
-                    "works on the host"),
+                     "recipes", "probability_kinked", "verdict", "scipy_composition", "forensics.features",
+                     "diagnose_curve", "read_curve"], "works on the host"),
     **dict.fromkeys(["autocovariance", "slope_variance", "picture_covariances"], "is the input of other cases"),
     **dict.fromkeys(["Run", "start", "load", "load_picture"], "reads or writes files"),
-    **dict.fromkeys(["plotting.*"], "draws"),
+    **dict.fromkeys(["plotting.*", "draw_course", "draw_shares", "write_page"], "draws"),
     **dict.fromkeys(["arguments.*"], "is about arguments, before anything is computed"),
     **dict.fromkeys(["inspection.*"], "is asked of whole models inside every case of attribute"),
     **dict.fromkeys(["train", "make_bank"], "trains in single precision: a test of its own below"),

@@ -2,5 +2,6 @@
 
 from smpcore.attribution.attribute import Attribution, LayerSmp, attribute
 from smpcore.attribution.suggestion import Suggestion
+from smpcore.attribution.unexplained import SamplingWarning
 
-__all__ = ["Attribution", "LayerSmp", "Suggestion", "attribute"]
+__all__ = ["Attribution", "LayerSmp", "SamplingWarning", "Suggestion", "attribute"]

@@ -3,8 +3,8 @@
 Where a unit switches, its slope jumps, and the output's slope by that times the *gain* from the unit to the
 output. So SMP = Σ over units and switches of |jump of the unit's own slope| · |gain|. Slopes come from one
 forward pass with a tangent, gains from one backward pass for each output. A switch is seen as a changed sign or
-a changed winner between neighbouring samples, so kinks need not be resolved (our derivation, from the abstract
-of R. Liu, C.-W. Wong, H. Dai, arXiv:2103.14731).
+a changed winner between neighbouring samples, so kinks need not be resolved (our own derivation, in notebook 05,
+sections 1 and 2, from the abstract of R. Liu, C.-W. Wong, H. Dai, arXiv:2103.14731).
 """
 
 import time
@@ -73,9 +73,9 @@ class Attribution:
         In order of execution, one for each call that can switch, also with 0 switches.
     unexplained
         ``(m,)`` how far the total may be off, in its units, summed over intervals: the change of the outputs' slopes
-        that no switch (nor curvature) accounts for, and half the difference between the two readings of kinks whose
+        that no switch (nor curvature) accounts for; half the difference between the two readings of kinks whose
         gains differ from one end of an interval to the other (within an interval in squares, for they have either
-        sign). Several switches in an interval that bear on one another, and opposite kinks, show in it.
+        sign); and what units that switch there and back between two samples are estimated to add.
     """
 
     times: Tensor
@@ -184,7 +184,8 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
         ``path(t: (P,) float64) -> (P, *input_shape)``, a differentiable torch function of time. Where it has a method
         ``slope(t) -> (P, *input_shape)``, that is taken for dx/dt.
     times
-        ``(P,)``, increasing. A few hundred are enough; a unit that switches there and back between two is missed.
+        ``(P,)``, increasing. A few hundred are enough. What switches there and back between two is looked for in some
+        of the intervals (see the notes).
     outputs
         None for all (at most 64), indices into the output flattened to (P, m), or a callable from what the model
         returns to a tensor (P, m).
@@ -211,10 +212,13 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
     magnitude is taken, which is shared out over the layers in proportion to their own.
 
     Slopes and gains are read at the samples beside a switch, so that a figure is exact where they are constant between
-    samples, and else off by about `Attribution.unexplained`. Where that exceeds 5% of a total, and of the steepest
-    slope, intervals that carry most of it are measured again by themselves at more samples; what is left then is
-    warned of. Where a gain vanishes at the kink itself, as in ``relu(x)**2``, which has none, what is left is of the
-    order of the spacing: it halves with twice as many samples.
+    samples, and else off by about `Attribution.unexplained`. A few intervals are measured again by themselves, beside
+    the moments at which units switch: where that adds more than 5% to a total, and to the steepest slope, or where
+    gains differ by so much, more of them are, until there are as many as ``times`` and 64 beyond. What may be
+    missing then is extrapolated from these, and warned of (`SamplingWarning`) where it is over 5%.
+
+    Where a gain vanishes at the kink itself, as in ``relu(x)**2``, which has none, what is left is of the order of the
+    spacing: it halves with twice as many samples.
     """
     times = checked_times(times)
     if chunk != "auto" and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 2):

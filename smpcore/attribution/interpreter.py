@@ -17,14 +17,18 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
-from smpcore.inspection.module_scope import Opening, Scope, in_custom_function
+from smpcore.inspection.module_scope import CallNames, Opening, Scope, in_custom_function
 from smpcore.inspection.opaque_ops import FORM_OF, TAKES_OUT
 from smpcore.units import table as switches
 
 __all__ = ["Watch", "mark_of", "spikes_as_steps"]
 
-_LINEAR = {"linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
-_LINEAR_ARGUMENTS = ("input", "weight", "bias")
+_CONV = ("input", "weight", "bias", "stride", "padding")
+#: Affine in their input, with their arguments in order.
+_AFFINE = {"linear": _CONV[:3],
+           "batch_norm": ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
+           **{f"conv{n}d": (*_CONV, "dilation", "groups") for n in (1, 2, 3)},
+           **{f"conv_transpose{n}d": (*_CONV, "output_padding", "groups", "dilation") for n in (1, 2, 3)}}
 _DROPOUT = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout",
             "feature_dropout"}
 # Results that are no floating tensor, yet say nothing of which side a unit is on.
@@ -34,9 +38,6 @@ _HARMLESS = {"isnan", "isinf", "isfinite", "size", "dim", "numel", "is_floating_
 # Where ``dim`` stands in what gives several views of one tensor.
 _SEVERAL_VIEWS = {"split": 2, "split_with_sizes": 2, "tensor_split": 2, "chunk": 2, "unbind": 1}
 _MODES = {"_set_grad_enabled", "set_grad_enabled"}
-# Selections among norms only: the others are smooth away from 0.
-_ORDER_AT = {"norm": 1, "vector_norm": 1, "linalg_vector_norm": 1,
-             "renorm": 1, "cdist": 2, "pairwise_distance": 2, "dist": 2}
 
 
 class Watch(Opening):
@@ -52,24 +53,21 @@ class Watch(Opening):
     apart
         Keep each unit's input and output apart from what the model goes on to write into: slower, and needed only
         where the model overwrites what its backward pass reads.
+    forward
+        Whether no backward pass follows: nothing is kept for it, and units have no place in a graph.
     """
 
-    def __init__(self, observe: Callable, scope: Scope, apart: bool = False):
+    def __init__(self, observe: Callable, scope: Scope, apart: bool = False, forward: bool = False):
         super().__init__()
-        self.observe, self.scope, self.apart = observe, scope, apart
-        self.calls: dict[str, int] = {}
+        self.observe, self.scope, self.apart, self.forward = observe, scope, apart, forward
+        self.names = CallNames()
         self.place = "model"
-
-    def layer(self, op: str) -> str:
-        name = f"{self.scope.path}:{op}"
-        self.calls[name] = self.calls.get(name, 0) + 1
-        return name if self.calls[name] == 1 else f"{name}#{self.calls[name]}"
 
     def __torch_function__(self, func, types_, args=(), kwargs=None):
         kwargs = kwargs or {}
         name, in_place = switches.canonical(func)
         # Inside a custom function's forward both modes are off, and its own derivatives count.
-        if torch.is_grad_enabled() or name in _MODES or in_custom_function():
+        if self.forward or torch.is_grad_enabled() or name in _MODES or in_custom_function():
             return self._call(func, name, in_place, args, kwargs)
         # Where the model turns gradients off, gains would be 0 without a word.
         with torch.inference_mode(False), torch.enable_grad():
@@ -101,10 +99,9 @@ class Watch(Opening):
             # Its number, not its derivatives.
             args, kwargs = tree_map_only(Tensor, torch.Tensor.detach, (args, kwargs))
             return func(*args, **kwargs)
-        if name in _LINEAR and moving:
-            result = self._linear(func, args, kwargs)
-        elif name == "batch_norm" and moving:
-            result = self._batch_norm(func, args, kwargs)
+        # torch.batch_norm has its arguments in another order, and a derivative of its own.
+        if moving and name in _AFFINE and func is not torch.batch_norm:
+            result = self._affine(func, name, args, kwargs)
         elif name == "detach":
             # The value goes on, and its slope with it.
             result = args[0].view_as(args[0])
@@ -125,40 +122,28 @@ class Watch(Opening):
 
     def _check(self, name, args, kwargs, result, tensors):
         """Mark what depends on a switch that is not followed."""
-        advice = switches.UNFOLLOWED.get(name)
-        if name in _ORDER_AT:
-            at = _ORDER_AT[name]
-            order = kwargs.get("p", kwargs.get("ord", args[at] if len(args) > at else 2))
-            if order in (None, "fro", "nuc") or not isinstance(order, int | float) or 1 < order < float("inf"):
-                advice = None
+        advice = switches.unfollowed(name, args, kwargs)
         if advice is None and name not in _HARMLESS and any(
                 not part.is_floating_point() and not part.is_complex() for part in _tensors(result)):
             advice = switches.UNFOLLOWED["gt"]
         if advice is not None:
             _mark(result, f"{self.place} switches, and the output depends on it: {advice}")
 
-    def _linear(self, func, args, kwargs):
-        given = {"bias": None} | dict(zip(_LINEAR_ARGUMENTS, args, strict=False)) | kwargs
-        x, weight, bias = (given.pop(key) for key in _LINEAR_ARGUMENTS)
-        if not switches.moves(x) or any(switches.moves(part) for part in (weight, bias) if part is not None):
-            return func(*args, **kwargs)
-        value, slope = forward_ad.unpack_dual(x)
-        with torch.no_grad():
-            slope = func(slope.detach(), weight, None, *args[3:], **given)
-        return forward_ad.make_dual(func(value, weight, bias, *args[3:], **given), slope)
-
-    def _batch_norm(self, func, args, kwargs):
-        names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-        given = dict(zip(names, args, strict=False)) | kwargs
+    def _affine(self, func, name, args, kwargs):
+        """The output of what is affine in its input; its slope is the same without an offset, in one call more."""
+        given = {"bias": None} | dict(zip(_AFFINE[name], args, strict=False)) | kwargs
         if given.get("training"):
             raise ValueError(f"{self.scope.path} normalises by the batch, so the output is not a function of t: "
                              "call model.eval() first, and keep running statistics")
-        value, slope = forward_ad.unpack_dual(given["input"])
-        y = func(**(given | {"input": value}))
+        x = given.pop("input")
+        if not switches.moves(x) or any(switches.moves(part) for part in _tensors(given)):
+            return func(*args, **kwargs)
+        value, slope = forward_ad.unpack_dual(x)
+        offsets = {key: None if part is None or key == "bias" else torch.zeros_like(part)
+                   for key, part in given.items() if key in ("bias", "running_mean")}
         with torch.no_grad():
-            mean = torch.zeros_like(given["running_mean"])
-            slope = func(**(given | {"input": slope.detach(), "running_mean": mean, "bias": None}))
-        return forward_ad.make_dual(y, slope)
+            slope = func(slope.detach(), **(given | offsets))
+        return forward_ad.make_dual(func(value, **given), slope)
 
     def _check_dropout(self, args, kwargs):
         p = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
@@ -167,7 +152,7 @@ class Watch(Opening):
                              "call model.eval() first")
 
     def _unit(self, func, name, in_place, args, kwargs):
-        layer = self.layer(name)
+        layer = self.names.new(self.scope.path, name)
         try:
             seen = switches.describe(name, args, kwargs)
         except ValueError as error:
@@ -180,8 +165,7 @@ class Watch(Opening):
             _mark([part for part in result if not part.is_floating_point()],
                   f"the indices of {layer} switch, and the output depends on them: {switches.UNFOLLOWED['gt']}")
         target = kwargs.get("input", args[0] if args else None)
-        given = kwargs.get("inplace")
-        if in_place or given or (given is None and _inplace_by_position(name, args)):
+        if in_place or switches.in_place(name, args, kwargs):
             target.copy_(out)
             return target
         if kwargs.get("out") is not None:
@@ -197,10 +181,10 @@ class Watch(Opening):
             # torch halves the derivative between two that are equal; switches are read by the winner's.
             y = torch.where(where.bool(), inputs[1], inputs[0])
         value, slope = forward_ad.unpack_dual(y)
-        if not value.requires_grad:
+        if not value.requires_grad and not self.forward:
             value = value.detach().requires_grad_()
-        edge = torch.autograd.graph.get_gradient_edge(value)
-        out = value.clone() if self.apart or value.is_leaf else value
+        edge = None if self.forward else torch.autograd.graph.get_gradient_edge(value)
+        out = value.clone() if self.apart or (value.is_leaf and not self.forward) else value
         self.observe(layer, seen, edge, value.detach(), where)
         return forward_ad.make_dual(out, torch.zeros_like(value) if slope is None else slope.detach()), where
 
@@ -210,7 +194,7 @@ class Watch(Opening):
             if not switches.moves(x):
                 return level(x)
             seen = switches.Steps("spike", x, level, lambda x: level(x) + 0 * x)
-            return self._switching(self.layer(name), seen)[0]
+            return self._switching(self.names.new(self.scope.path, name), seen)[0]
 
 
 @contextmanager
@@ -249,16 +233,6 @@ def spikes_as_steps(unit: Callable, other: Callable) -> Iterator[None]:
         yield
     finally:
         torch.autograd.Function.apply = own
-
-
-# Where `inplace` stands among the positional arguments.
-_INPLACE_AT = {"relu": 1, "leaky_relu": 2, "rrelu": 4, "elu": 2, "selu": 1, "threshold": 3, "hardtanh": 3,
-               "relu6": 1, "hardsigmoid": 1, "hardswish": 1}
-
-
-def _inplace_by_position(name, args) -> bool:
-    at = _INPLACE_AT.get(name)
-    return at is not None and len(args) > at and args[at] is True
 
 
 def _one_by_one(name: str, x: Tensor, args, kwargs, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

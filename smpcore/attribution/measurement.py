@@ -106,8 +106,8 @@ class Measurement:
         stops
             Whether nothing lies behind the last.
         weight
-            ``(samples - 1,)`` by which each interval's figures are multiplied in the sums over layers, -1, 0 or 1. Where
-            it is 0 nothing is looked for, and the times need not increase.
+            ``(samples - 1,)``: by -1, 0 or 1 each interval's figures are multiplied in the sums over layers. Where it
+            is 0 nothing is looked for, and the times need not increase.
         """
         try:
             return self._part(times, start, stops, weight)
@@ -157,7 +157,8 @@ class Measurement:
             else:
                 jumps = step_events(seen, layout, x, rise, width)
         if weight is not None:
-            kinks, jumps = (each and selected(each, weight[each.interval] != 0) for each in (kinks, jumps))
+            kinks, jumps = (each and joined_events([selected(each, weight[each.interval] != 0)])
+                            for each in (kinks, jumps))
         return Call(seen.kind, value.numel() // samples, kinks, jumps, edge, shape, layout)
 
     def _layout(self, name) -> Layout:

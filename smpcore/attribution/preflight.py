@@ -102,7 +102,7 @@ def _check_numbers(layer: str, seen, times: Tensor) -> None:
 
 def _once(watched: WatchedModel, times: Tensor, observe, custom):
     with forward_ad.dual_level():
-        return watched.forward(times, observe, custom=custom)[0].detach()
+        return watched.forward(times, observe, alone=True, custom=custom)[0].detach()
 
 
 def _warn_of_custom(hidden: list[Hidden], names: list[str]) -> None:

@@ -28,7 +28,8 @@ class Moments(NamedTuple):
     Attributes
     ----------
     count
-        ``(n,)`` how many moments there are, -1 where one is on a sample and two intervals have a part in it.
+        ``(n,)`` how many moments there are; where one is on a sample, in which two intervals have a part, -1 (its
+        start), -2 (its end) or -3 (both).
     silent
         ``(n,)`` at how many no output heeds what switches, at either end of the interval.
     at
@@ -43,7 +44,7 @@ class Moments(NamedTuple):
     def none(cls, intervals: int, like: Tensor) -> "Moments":
         """Of intervals in which nothing switches."""
         count = torch.zeros(intervals, dtype=torch.int32, device=like.device)
-        return cls(count, count, torch.full((intervals, _KEPT), 0.5, device=like.device))
+        return cls(count, count.clone(), torch.full((intervals, _KEPT), 0.5, device=like.device))
 
 
 def moments_of(events: Events, group: Tensor, heeded: Tensor, intervals: int) -> Moments:
@@ -60,13 +61,14 @@ def moments_of(events: Events, group: Tensor, heeded: Tensor, intervals: int) ->
     """
     first = (group == torch.arange(len(group), device=group.device)).nonzero()[:, 0]
     interval, part = events.interval[first], events.fraction[first]
-    place, order = (interval + part.double()).sort()
+    order = (interval + part.double()).argsort()
     heeded = _summed(heeded.any(1).float(), group)[first] > 0
     count, silent = (torch.bincount(each, minlength=intervals).int() for each in (interval, interval[~heeded]))
     rank = (count[:, None] * (torch.arange(_KEPT, device=count.device) + 0.5) / _KEPT).long()
     index = (count.cumsum(0) - count)[:, None] + rank
-    on = events.interval[(events.ahead == 0) | (events.behind == 0)]
-    return Moments(count.index_fill(0, on, -1), silent.index_fill(0, on, 0), part[order][index.clamp(max=len(part) - 1)])
+    on = sum(torch.zeros_like(count).index_fill(0, events.interval[time == 0], number)
+             for number, time in ((1, events.ahead), (2, events.behind)))
+    return Moments(torch.where(on > 0, -on, count), silent * (on == 0), part[order][index.clamp(max=len(part) - 1)])
 
 
 def joined(interval: Tensor, ahead: Tensor, behind: Tensor, tolerance: float) -> Tensor:

@@ -36,8 +36,8 @@ _LEAST = {torch.float64: 1e-4, torch.float32: 1e-2}
 #: What is in doubt, or missing, over this part of the total, and of the steepest slope, is too much.
 _DOUBT = 0.05
 #: Rounds of `refine`; intervals checked in the first, at least, and one of so many; how many times as many in each
-#: further one; and samples of all, for each of the path's, which count as 128 at least.
-_ROUNDS, _CHECKS, _ONE_OF, _MORE, _BUDGET, _FEWEST = 12, 3, 64, 4, 4, 128
+#: further one; and how many new intervals, for each of the path's and beyond, end it.
+_ROUNDS, _CHECKS, _ONE_OF, _MORE, _BUDGET, _BEYOND = 12, 3, 64, 2, 1, 64
 #: How far beside a moment an interval is cut, as a part of it; where else; and samples for each interval, at most.
 _BESIDE, _EVENLY, _AGAIN = 1e-5, (0.5,), 8
 #: Slopes that differ by rounding at neighbouring numbers are known to so many times that.
@@ -73,7 +73,7 @@ class Course:
         self.rest[start:stop - 1], self.doubt[start:stop - 1] = part.rest, part.doubt
         for all_, some in zip(self.moments, part.moments, strict=True):
             all_[start:stop - 1] = some
-        if start and bool((self.moments.count[start - 1:start + 1] < 0).any()):
+        if start and (int(self.moments.count[start - 1]) < -1 or int(self.moments.count[start]) in (-1, -3)):
             self.seams.append(start)
         self.count(part)
 
@@ -132,13 +132,13 @@ def refine(measure: Callable[..., Part], course: Course, size: int) -> Tensor:
         Samples at once, at most.
     """
     left, right, doubt, moments = course.times[:-1], course.times[1:], course.doubt, course.moments
-    checks, spent, lacks = max(_CHECKS, len(left) // _ONE_OF), 0, True
+    checks, lacks, most = max(_CHECKS, len(left) // _ONE_OF), True, (1 + _BUDGET) * len(left) + _BEYOND
     missing = error = found = torch.zeros_like(course.total)
     more = missing[None]
     for _ in range(_ROUNDS):
         share = doubt.sum(0) / course.scale
         unsure = doubt[:, int(share.argmax())] * (share.amax() > _DOUBT)
-        if not (lacks or bool(unsure.any())) or spent > _BUDGET * max(_FEWEST, len(course.times)):
+        if not (lacks or bool(unsure.any())) or len(left) > most:
             break
         chosen, chance = _checks(moments, unsure, checks, lacks)
         if not bool(chosen.any()):
@@ -155,14 +155,13 @@ def refine(measure: Callable[..., Part], course: Course, size: int) -> Tensor:
         moments, chance = Moments(*moments), chance[chosen, None]
         # What was found, for each interval that was as likely to be chosen and was not (Horvitz and Thompson, 1952).
         missing, error = (more * (1 / chance - 1)).sum(0), (more**2 * (1 - chance)).div(chance**2).sum(0).sqrt()
-        found = more.sum(0)
-        spent, checks = spent + len(new[0]), checks * _MORE
-        lacks = bool((torch.maximum(missing.abs(), found.abs()) > _DOUBT * course.scale).any())
+        missing, found, checks = missing.abs(), more.sum(0).abs(), checks * _MORE
+        lacks = bool((torch.maximum(missing, found) > _DOUBT * course.scale).any())
         if lacks or bool((doubt.sum(0) > _DOUBT * course.scale).any()):
             course.know_rounding(measure)
     if lacks:
         missing = missing + found
-    doubtful, missing = doubt.sum(0), torch.where(missing.abs() > 2 * error, missing.abs(), 0.0)
+    doubtful, missing = doubt.sum(0), torch.where(missing > 2 * error, missing, 0.0)
     off, gone = (part / course.scale for part in (doubtful, missing))
     output = int(torch.maximum(off, gone).argmax())
     if float(torch.maximum(off, gone)[output]) > _DOUBT:

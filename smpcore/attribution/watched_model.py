@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +13,7 @@ from smpcore.inspection.checks import choose_outputs, explained, with_tangent
 from smpcore.inspection.module_scope import Scope, eagerly
 from smpcore.units import table as switches
 
-__all__ = ["PathWithSlope", "WatchedModel", "candidates"]
-
-
-class PathWithSlope(Protocol):
-    """A path that knows its slope, which then is not taken by forward-mode AD."""
-
-    def __call__(self, t: Tensor) -> Tensor:
-        """Inputs ``(P, *input_shape)`` at times ``(P,)``."""
-
-    def slope(self, t: Tensor) -> Tensor:
-        """dx/dt, ``(P, *input_shape)``."""
+__all__ = ["WatchedModel", "candidates"]
 
 
 class WatchedModel:
@@ -42,9 +31,8 @@ class WatchedModel:
         return self._placed(self.path(t), t)
 
     def _moving(self, t: Tensor) -> Tensor:
-        slope = getattr(self.path, "slope", None)
-        if callable(slope):
-            return forward_ad.make_dual(self.inputs(t), self._placed(slope(t), t))
+        if callable(getattr(self.path, "slope", None)):  # a `paths.PathWithSlope`
+            return forward_ad.make_dual(self.inputs(t), self._placed(self.path.slope(t), t))
         return self._placed(with_tangent(self.path, t), t)
 
     def _placed(self, x, t: Tensor) -> Tensor:
@@ -55,7 +43,7 @@ class WatchedModel:
                              "for each time, (P, *input_shape); where an input is one number, (P, 1)")
         return x.to(self.tensors[0].device if self.tensors else x.device, self.dtype)
 
-    def forward(self, t: Tensor, observe: Callable, *, apart: bool = False,
+    def forward(self, t: Tensor, observe: Callable, *, apart: bool = False, alone: bool = False,
                 custom: Callable = str) -> tuple[Tensor, Tensor]:
         """Outputs and slopes ``(samples, m)`` at times t; call within a dual level.
 
@@ -63,16 +51,19 @@ class WatchedModel:
         ----------
         observe, apart
             As `Watch` takes them.
+        alone
+            Whether no backward pass follows.
         custom
             Called with the name of each custom autograd function that runs on what depends on the path.
         """
-        # Every operation is in the graph; a copy, for the model may write into its input.
         x, slope = forward_ad.unpack_dual(self._moving(t))
-        x = forward_ad.make_dual(x.detach().requires_grad_().clone(), slope)
-        watch = Watch(observe, self.scope, apart)
-        with (eagerly(), self.scope(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), explained(watch),
-              spikes_as_steps(watch.spike, custom), _followed(watch), watch):
-            found = self.model(x)
+        watch = Watch(observe, self.scope, apart, alone)
+        with torch.set_grad_enabled(not alone):
+            # Every operation is in the graph; a copy, for the model may write into its input.
+            x = forward_ad.make_dual(x.detach().requires_grad_(not alone).clone(), slope)
+            with (eagerly(), self.scope(), sdpa_kernel(SDPBackend.MATH), explained(watch),
+                  spikes_as_steps(watch.spike, custom), _followed(watch), watch):
+                found = self.model(x)
         z = choose_outputs(found, self.outputs, len(t))
         mark = mark_of(z) or (mark_of(found) if isinstance(found, Tensor) else None)
         if mark:

@@ -1,23 +1,26 @@
 """Why an output jerks at a frame rate: its second differences from frame to frame, shared out over what makes them.
 
-For a model f and frames x_n let Δ²x_n = x_{n+1} − 2x_n + x_{n−1}. With the gains g of frame n, an operation y = op(a)
-adds
+Let z_n be the outputs for the frames x_n, and z̃_n those for x̃_n, the same inputs moved smoothly (the quartic fit over
+15 frames, at each). What goes away with the input's own jerk is Δ²(z − z̃), with Δ²z_n = z_{n+1} − 2z_n + z_{n−1}. The
+rest is the network's: with the gains g of frame n, an operation y = op(a) adds
 
     c_n = ⟨g_y, Δ²y_n⟩ − ⟨g_a, Δ²a_n⟩
 
-to the output's second difference: 0 for what is linear, and over all operations they add up,
+to Δ²z̃_n, 0 for what is linear, and over all operations, J_n being the model's derivative at frame n,
 
-    Δ²z_n = J_n Δ²x_n + Σ c_n ,        J_n the model's derivative at frame n,
+    Δ²z̃_n = J_n Δ²x̃_n + Σ c_n
 
-exactly and whatever switches between the frames. What follows its neighbours smoothly is motion; the rest is jerk. With
-S the quadratic fit over 13 frames and s the sign of Δ²z, the share of a cause is Σ s (c − Sc) / Σ|Δ²z|, and that of the
-motion Σ s S(Δ²z) / Σ|Δ²z|: the shares of Σ|Δ²z|/h, the slope variation at the frame's step h, add up to one. Of jerk
-that is white, S takes an eighth to a quarter for motion. All outputs together take one backward pass (our own
-derivation).
+exactly and whatever switches between the frames. What follows its neighbours smoothly is motion; the rest is jerk.
+With S the quadratic fit over 13 frames and s the sign of Δ²z, the share of a part c of Δ²z is Σ s (c − Sc) / Σ|Δ²z|,
+and that of the motion Σ s S(Δ²z) / Σ|Δ²z|: the shares of Σ|Δ²z|/h, the slope variation at the frame's step h, add up to
+one. Of jerk that is white, S takes an eighth to a quarter for motion. All outputs together take one backward pass (our
+own derivation, in notebook 09, section 2). The linearised model alone, J_n Δ²x_n, tells the input's own only where it
+is small: the face pipeline behind a box that is off by two pixels passes for kinked by it.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +41,8 @@ CAUSES = {
     "value jumps": ("value jumps", "replace the operation by a continuous one"),
     "kinks": ("kinks", "make these layers smooth, by `smpcore relax`"),
     "bending": ("smooth but sharp bending", "lower the units' sharpness, or take more frames"),
-    "input": ("the input's own", "not your network: steady what feeds it, such as the box of a crop"),
+    "input": ("the input's own", "not your network: steady what feeds it, such as the box of a crop, or take more "
+              "frames where it moves far from one to the next"),
     "not repeatable": ("not repeatable", "not your network's layers: the same input gives another output; call eval(), "
                        "and fix what draws random numbers"),
     "decoding": ("decoding", "not your network's layers: replace the selection behind them, an argmax by a soft argmax "
@@ -166,8 +170,8 @@ class Diagnosis:
         return "\n".join(lines)
 
 
-def why(model, path: Callable[[Tensor], Tensor], times: Tensor, *, outputs: Sequence[int] | Callable | None = None
-        ) -> Diagnosis:
+def why(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
+        outputs: Sequence[int] | Callable | None = None, smp: bool = True) -> Diagnosis:
     """Tell apart what makes a model's outputs jerk along a path at a frame rate.
 
     Parameters
@@ -180,6 +184,8 @@ def why(model, path: Callable[[Tensor], Tensor], times: Tensor, *, outputs: Sequ
         ``(N,)``: when the frames are, evenly spaced; at least 16.
     outputs
         As `smpcore.attribute` takes them; they should be of one unit.
+    smp
+        Whether to attribute SMP as well, which takes most of the time.
 
     Returns
     -------
@@ -197,39 +203,47 @@ def why(model, path: Callable[[Tensor], Tensor], times: Tensor, *, outputs: Sequ
     model = checked_copy(model, torch.float64)
     moments = times.to(home_of(model, times))
 
-    def values():
+    smooth = _Smoothed(path, moments)
+
+    def values(inputs):
         with torch.no_grad():
-            parts = devices.chunks(lambda a, b: _outputs(model, path(moments[a:b]), outputs)[1], len(times), _AT_ONCE)
+            parts = devices.chunks(lambda a, b: _outputs(model, inputs(a, b), outputs), len(times), _AT_ONCE)
             return torch.cat(list(parts))
 
-    z, again = values(), sum(values() for _ in range(_REPEATS)) / _REPEATS
-    second = z.diff(n=2, dim=0)
-    rough = float(second.abs().sum())
+    z = values(smooth.hard)
     if not bool(z.isfinite().all()):
         raise ValueError(f"the model's output is not finite at frame {int((~z.isfinite()).any(1).nonzero()[0])}")
-    jerk = torch.eye(len(second), dtype=z.dtype) - smooth_course(torch.eye(len(second), dtype=z.dtype))
-    jerk = jerk.to(z.device)
+    second = z.diff(n=2, dim=0)
+    rough = float(second.abs().sum())
     parts = Counter()
     if rough > 0:
+        # Back through the smooth course: with it, sums over second differences are sums over jerk.
         sign = second.sign() / rough
-        back = jerk.T @ sign
-        parts, behind = _shared_out(model, path, moments, outputs, jerk, sign)
-        rest = float((back * second).sum()) - sum(parts.values())
+        back = sign - smooth_course(torch.eye(len(second), dtype=z.dtype)).to(z.device).T @ sign
+
+        def share(part):
+            return float((back * part.diff(n=2, dim=0)).sum())
+
+        again, steady = sum(values(smooth.hard) for _ in range(_REPEATS)) / _REPEATS, values(smooth)
+        noise = 0.0
         if float((z - again).abs().max()) > _SAME * float(z.max() - z.min()):
-            noise = float((back * (z - again).diff(n=2, dim=0)).sum())
-            parts["not repeatable", "the same input twice", "random numbers"] += noise
-            rest -= noise
-        parts[behind] += rest
+            noise = parts["not repeatable", "the same input twice", "random numbers"] = share(z - again)
+        found, behind = _shared_out(model, smooth, len(times), outputs, back)
+        parts.update(found)
+        parts[behind] += share(steady) - sum(found.values())
+        parts["input", "the path", "input"] += share(z - steady) - noise
     found = [Part(*key, share) for key, share in parts.most_common() if share]
     shares = {name: sum(part.share for part in found if part.cause == name) for name in CAUSES}
     shares["motion"] = 1 - sum(shares.values())
-    attribution, refusal = None, ""
+    attribution, refusal = None, "it was not asked for"
     try:
-        attribution = attribute(model, path, times, outputs=outputs)
+        if smp:
+            attribution, refusal = attribute(model, path, times, outputs=outputs), ""
     except (ValueError, TypeError) as error:
         refusal = str(error)
-    return Diagnosis(1 / step, rough / step, float((jerk @ second).abs().mean()) / step**2, shares, found, z.cpu(),
-                     attribution, refusal)
+    second = second.cpu()
+    return Diagnosis(1 / step, rough / step, float((second - smooth_course(second)).abs().mean()) / step**2, shares,
+                     found, z.cpu(), attribution, refusal)
 
 
 def smooth_course(second: Tensor) -> Tensor:
@@ -237,36 +251,46 @@ def smooth_course(second: Tensor) -> Tensor:
     return torch.from_numpy(savgol_filter(second.cpu().numpy(), _WINDOW, 2, axis=0))
 
 
-def _outputs(model, x: Tensor, outputs) -> tuple[Tensor, Tensor]:
-    """The inputs as the model took them, and the outputs ``(P, m)``."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"the path returns a {type(x).__name__}: it must return a torch tensor (P, *input_shape)")
-    x = x.to(home_of(model, x), torch.float64)
+class _Smoothed:
+    """The path's inputs at frames a to b, moved smoothly: each is the quartic fit over 15 of them, at its time."""
+
+    def __init__(self, path: Callable, times: Tensor):
+        self.path, self.times = path, times
+        self.weights = torch.from_numpy(savgol_filter(torch.eye(len(times)).double().numpy(), _WINDOW + 2, 4, axis=0))
+
+    def hard(self, a: int, b: int) -> Tensor:
+        """The inputs as the path gives them."""
+        found = self.path(self.times[a:b])
+        if not isinstance(found, Tensor):
+            raise TypeError(f"the path returns a {type(found).__name__}: it must return a torch tensor (P, "
+                            "*input_shape)")
+        return found.to(self.times.device, torch.float64)
+
+    def __call__(self, a: int, b: int) -> Tensor:
+        near = self.weights[a:b].any(0).nonzero()
+        first, last = int(near.min()), int(near.max()) + 1
+        known = self.hard(first, last)
+        return torch.einsum("nk,k...->n...", self.weights[a:b, first:last].to(known), known)
+
+
+def _outputs(model, x: Tensor, outputs) -> Tensor:
+    """The outputs ``(P, m)`` for inputs x."""
     with runs(torch.float64, x, model):
-        return x, choose_outputs(model(x), outputs, len(x))
+        return choose_outputs(model(x), outputs, len(x))
 
 
-def _shared_out(model, path, times: Tensor, outputs, jerk: Tensor, sign: Tensor) -> tuple[Counter, tuple]:
-    """What the input and each unit's call add, by (cause, layer, kind), and the key of what is left.
+def _shared_out(model, smooth: _Smoothed, count: int, outputs, back: Tensor) -> tuple[Counter, tuple]:
+    """What each unit's call adds along the smooth path, by (cause, layer, kind), and the key of what is left.
 
-    Parameters
-    ----------
-    jerk
-        ``(N - 2, N - 2)``: from second differences to what is not motion in them.
-    sign
-        ``(N - 2, m)``: with which the second differences are summed up.
+    ``back`` ``(N - 2, m)`` are the weights with which the outputs' second differences are summed up.
     """
     found, behind = Counter(), Counter()
-    back = jerk.T @ sign
 
     def work(start, stop):
-        calls = {}
+        calls, z = {}, None
 
         def answer(call: UnitCall):
-            try:
-                seen = call.describe(smooth=True) if call.moves else None
-            except ValueError:  # it switches in a way that is not followed
-                seen = beside(call)
+            seen = call.describe(smooth=True) if call.moves else None
             if seen is None:
                 return call.plain()
 
@@ -284,36 +308,26 @@ def _shared_out(model, path, times: Tensor, outputs, jerk: Tensor, sign: Tensor)
             if call.moves:
                 behind["decoding", call.name, call.op] += 1
 
-        first = path(times[start:stop]).to(times.device, torch.float64).detach().requires_grad_()
-        with torch.enable_grad(), watched(model, answer, beside):
-            z = _outputs(model, first.clone(), outputs)[1]
-        if not z.requires_grad:
+        first = smooth(start, stop).detach().requires_grad_()
+        with suppress(ValueError), torch.enable_grad(), watched(model, answer, beside):
+            z = _outputs(model, first.clone(), outputs)
+        # The model ran before, without derivatives: numpy within it, for instance, does not run with them.
+        if z is None or not z.requires_grad:
+            behind["decoding", "model", "no derivative passes it"] += 1
             return False
-        rows = slice(start, stop - 2)
-        ends = [(key, 1 - 2 * (place > 0), part) for key, call in calls.items() for place, part in enumerate(call)]
-        gains = torch.autograd.grad(z, [first, *(part for *_, part in ends)], _between(back[rows]), retain_graph=True,
-                                    allow_unused=True)
-        for (key, way, part), gain in zip(ends, gains[1:], strict=True):
+        ends = [(("input", "the path", "input"), 1, first),
+                *((key, 1 - 2 * (place > 0), part) for key, call in calls.items() for place, part in enumerate(call))]
+        inner = torch.nn.functional.pad(back[start:stop - 2], (0, 0, 1, 1))
+        gains = torch.autograd.grad(z, [part for *_, part in ends], inner, allow_unused=True)
+        for (key, way, part), gain in zip(ends, gains, strict=True):
             if gain is not None and (laid := _rows(part.detach(), stop - start)) is not None:
                 found[key] += way * float((_rows(gain, stop - start)[1:-1] * laid.diff(n=2, dim=0)).sum())
-        of_input = torch.autograd.grad(z, first, _between(sign[rows]), allow_unused=True)[0]
-        near = jerk[rows].any(0).nonzero()
-        a, b = int(near.min()), int(near.max()) + 1
-        bend = path(times[a:b + 2]).to(first).flatten(1).diff(n=2, dim=0)
-        if of_input is not None:
-            found["input", "the path", "input"] += float(
-                (of_input[1:-1].flatten(1) * (jerk[rows, a:b] @ bend)).sum())
         return True
 
-    for _ in devices.chunks(work, len(times), _AT_ONCE, overlap=2):
+    for _ in devices.chunks(work, count, _AT_ONCE, overlap=2):
         pass
     named = sorted(behind, key=lambda key: key[2] not in _DECODING)
     return found, named[0] if named else ("bending", "other operations", "products, norms, softmax")
-
-
-def _between(rows: Tensor) -> Tensor:
-    """Rows of the inner frames, with 0 for the first and the last."""
-    return torch.nn.functional.pad(rows, (0, 0, 1, 1))
 
 
 def _cause(seen) -> str:

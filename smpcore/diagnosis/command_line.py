@@ -66,9 +66,7 @@ def _in_sentences(command: Callable) -> Callable:
                 return command(*args, **kwargs)
         except KeyboardInterrupt:
             said, code = "stopped", 130
-        except BrokenPipeError:
-            raise
-        except (ValueError, TypeError, OSError, ModuleNotFoundError, MemoryError) as error:
+        except (ValueError, TypeError, FileNotFoundError, PermissionError, ModuleNotFoundError, MemoryError) as error:
             said, code = str(error), 2
         print(f"smpcore: {said}", file=sys.stderr)
         raise typer.Exit(code)
@@ -242,7 +240,9 @@ def _chosen(asked: str | None) -> Callable:
                 raise ValueError(f"outputs = {asked!r}: the model returns {', '.join(map(str, named))}")
             found = named[name]
         elif not isinstance(found, Tensor):
-            found = next(part for part in tree_leaves(found) if isinstance(part, Tensor) and part.is_floating_point())
+            found = next((part for part in tree_leaves(found) if isinstance(part, Tensor)), None)
+        if found is None:
+            raise ValueError("the model returns no tensor: name a function that returns one which does")
         found = found.flatten(1) if found.dim() > 1 else found[:, None]
         if indices and max(indices) >= found.shape[1]:
             raise ValueError(f"outputs = {asked!r}: there are outputs 0 to {found.shape[1] - 1}")

@@ -100,7 +100,7 @@ def write_page(found: Diagnosis | CurveDiagnosis, file: Path, title: str, pictur
         causes = [{"cause": words, "share": f"{found.shares[name]:.1%}"} for name, (words, _) in CAUSES.items()]
         places = found.to_frame().assign(share=lambda rows: rows["share"].map("{:.1%}".format))
         tables = {"Shares of the roughness": pd.DataFrame(causes), "The same by place": places}
-        if found.attribution is not None:
+        if found.attribution is not None and found.attribution.layers:
             rows = [{"layer": layer.name, "kind": layer.kind, "switches": layer.switches,
                      "SMP": f"{float(layer.smp.sum()):.4g}"} for layer in found.attribution.layers]
             tables["SMP over all outputs, by layer"] = pd.DataFrame(rows)
@@ -114,7 +114,7 @@ def write_page(found: Diagnosis | CurveDiagnosis, file: Path, title: str, pictur
     body += [f"<div class=table>{table.to_html(index=False, border=0, float_format='{:.4g}'.format)}</div>".replace(
         "<thead>", f"<caption>{html.escape(caption)}</caption><thead>", 1) for caption, table in tables.items()]
     if isinstance(found, Diagnosis):
-        body.insert(3, f"<pre>{html.escape(str(found).splitlines()[-1])}</pre>")
+        body[3:3] = [f"<p>{html.escape(line)}.</p>" for line in str(found).splitlines()[-2:]]
     Path(file).write_text(
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<link rel=icon href=data:,><title>{html.escape(title)}</title><style>{_STYLE}</style>"
@@ -139,7 +139,7 @@ def _figure(plt, draw, caption: str) -> str:
     figure, ax = plt.subplots(figsize=(8, 4.2))
     draw(ax)
     held = io.BytesIO()
-    figure.savefig(held, format="png", dpi=110)
+    figure.savefig(held, format="png", dpi=110, bbox_inches="tight")
     plt.close(figure)
     data = base64.b64encode(held.getvalue()).decode()
     return (f"<figure><img alt='{html.escape(caption)}' src='data:image/png;base64,{data}'><figcaption>"

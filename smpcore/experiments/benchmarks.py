@@ -22,14 +22,12 @@ __all__ = ["LineKinks", "forward_pass", "in_turns", "peak_bytes", "rms_error", "
            "scipy_composition", "transform_line"]
 
 
-_NOT_SIGNALS = ": it must be an array of numbers (S, N) with at least 4 samples"
-_NUMBERS = Kind(object, "", lambda given: np.ndim(given) == 1 and np.isfinite(np.asarray(given, float)).all(),
-                ": it must be a list of finite numbers")
+_NUMBERS = Kind(object, ": it must be a list of finite numbers",
+                lambda given: np.ndim(given) == 1 and np.isfinite(np.asarray(given, float)).all())
 
 
 @checked(repeats=whole()._replace(broken=": at least one round has to be counted"), work=Kind(
-    dict, ": it must be a dictionary of functions", lambda work: all(map(callable, work.values())),
-    ": it must be a dictionary of functions"))
+    dict, ": it must be a dictionary of functions", lambda work: all(map(callable, work.values()))))
 def in_turns(work: dict[str, Callable[[], object]], repeats: int = 3, *, warm: bool = False) -> dict[str, float]:
     """Seconds that each piece of work takes, measured in turns so that a drift of the machine hits all alike.
 
@@ -109,7 +107,8 @@ def forward_pass(model: nn.Module, path: Callable[[Tensor], Tensor], times: Tens
 
 
 @checked(spacing=POSITIVE, window=whole(), threshold=POSITIVE, values=Kind(
-    np.ndarray, _NOT_SIGNALS, lambda z: z.ndim == 2 and z.shape[1] > 3 and z.dtype.kind in "iuf", _NOT_SIGNALS))
+    np.ndarray, ": it must be an array of numbers (S, N) with at least 4 samples",
+    lambda values: values.ndim == 2 and values.shape[1] > 3 and values.dtype.kind in "iuf"))
 def scipy_composition(values: np.ndarray, spacing: float, window: int = 9, threshold: float = 5.0) -> np.ndarray:
     """SMP as a few calls of SciPy: the plain estimator that `smpcore.smp` is compared with.
 

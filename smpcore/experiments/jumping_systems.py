@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import smpcore
 from smpcore.arguments import POSITIVE, TENSOR, checked, one_of
+from smpcore.experiments.descent import adam
 
 __all__ = ["GridCnn", "Heaviside", "Shallow", "SpikingGridCnn", "SpikingStress", "convex_network", "grid_scene",
            "train_grid_cnn", "train_shallow", "train_stress"]
@@ -119,9 +120,8 @@ def train_shallow(x: Tensor, y: Tensor, strengths: Tensor, unit: str = "threshol
     weights = {"u": signs * sharp, "b": -signs * sharp * first[1], "w": (2 * first[2] - 1) / hidden**0.5,
                "c": y.mean(1, keepdim=True), "a": torch.zeros_like(y[:, :1])}
     weights = {name: value.clone().requires_grad_() for name, value in weights.items()}
-    optimiser = torch.optim.Adam(weights.values(), lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for _ in range(steps):
+
+    def loss(_):
         u, b, w, c, a = weights.values()
         inner = x[:, :, None] * u[:, None] + b[:, None]
         if unit == "threshold":
@@ -129,11 +129,9 @@ def train_shallow(x: Tensor, y: Tensor, strengths: Tensor, unit: str = "threshol
         else:
             answer, price = inner.relu(), (u.square() + w.square()) / 2
         answer = (answer @ w[:, :, None])[:, :, 0] + c + (a * x if unit == "relu" else 0)
-        loss = (answer - y).square().sum(1) / 2 + strengths * price.sum(1)
-        optimiser.zero_grad()
-        loss.sum().backward()
-        optimiser.step()
-        schedule.step()
+        return ((answer - y).square().sum(1) / 2 + strengths * price.sum(1)).sum()
+
+    adam(loss, weights.values(), rate, steps, cosine=True)
     u, b, w, c, a = (value.detach() for value in weights.values())
     return [Shallow(u[s], b[s], w[s], c[s], a[s] if unit == "relu" else None) for s in range(len(x))]
 
@@ -205,14 +203,12 @@ def train_grid_cnn(seed: int, *, steps: int = 400, batch: int = 32, device="cpu"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = GridCnn().to(device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.01, total_steps=max(steps, 1))
-    for _ in range(steps):
+
+    def loss(_):
         grids, places = _scenes(batch, generator, device)
-        optimiser.zero_grad()
-        (model(grids) - places).square().mean().backward()
-        optimiser.step()
-        schedule.step()
+        return (model(grids) - places).square().mean()
+
+    adam(loss, model.parameters(), 0.01, steps)
     return model.eval()
 
 
@@ -307,13 +303,11 @@ def train_stress(seeds: list[int], steps: int, *, hidden: int = 24, training: in
     weights = {name: torch.stack([part[name] for part in parts]).to(device).requires_grad_() for name in parts[0]}
     together = SpikingStress(weights, steps)
     generator = torch.Generator().manual_seed(1 + sum(seeds))
-    optimiser = torch.optim.Adam(weights.values(), lr=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.02, total_steps=training)
-    for _ in range(training):
+
+    def loss(_):
         strain = 2 * torch.rand(len(seeds), 64, 1, generator=generator).to(device)
-        optimiser.zero_grad()
-        (together(strain) - stress(strain)).square().mean((1, 2)).sum().backward()
-        optimiser.step()
-        schedule.step()
+        return (together(strain) - stress(strain)).square().mean((1, 2)).sum()
+
+    adam(loss, weights.values(), 0.02, training)
     return [SpikingStress({name: value[s].detach() for name, value in weights.items()}, steps)
             for s in range(len(seeds))]

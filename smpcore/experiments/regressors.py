@@ -1,22 +1,28 @@
 """Small convolutional regressors, trained to place a moving blob or to read the angles of an ellipsoid.
 
 The notebooks on training and on forensics examine them. A `Recipe` holds everything that determines one network, its
-seed included: on the same machine it trains to the same network.
+seed included: on the same machine it trains to the same network. The weights of some are shipped (`STORED`), so that
+notebooks have the same ones on every machine and need not train them; `python -m smpcore.experiments.regressors` trains
+and writes them.
 """
 
 import copy
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from smpcore import device as devices
 from smpcore import paths
 from smpcore.arguments import FUNCTION, Kind, check, checked, one_of, optional, whole
+from smpcore.experiments.descent import adam
 
-__all__ = ["ACTIVATIONS", "POOLINGS", "TASKS", "Recipe", "Trained", "regressor", "train"]
+__all__ = ["ACTIVATIONS", "POOLINGS", "TASKS", "Recipe", "Trained", "regressor", "stored", "train"]
 
 
 class CentredSoftplus(nn.Softplus):
@@ -107,6 +113,15 @@ class Recipe:
             return paths.blob(size=self.size)
         return paths.ellipsoid(size=self.size)
 
+    def paths(self) -> list:
+        """Four paths: `path`, and three that differ in reach, turns and speed."""
+        if self.task == "position":
+            others = [paths.blob(size=self.size, reach=reach, turns=turns)
+                      for reach, turns in (((0.3, 0.1), -1.0), ((0.12, 0.28), 2.0), ((0.2, 0.25), 0.0))]
+        else:
+            others = [paths.ellipsoid(size=self.size, reach=reach) for reach in ((0.5, 0.65), (1.0, 0.3), (0.7, 0.45))]
+        return [self.path(), *others]
+
     def answers(self, times: Tensor) -> Tensor:
         """(P,) -> (P, 2): what the network should answer on its path."""
         path = self.path()
@@ -161,6 +176,31 @@ def regressor(recipe: Recipe) -> nn.Sequential:
         return nn.Sequential(*features, nn.Linear(size, 2)).eval()
 
 
+#: The networks whose weights are shipped: five seeds of each kind, and of one kind five that were stopped half-way.
+STORED = [Recipe(activation, pooling, steps=steps, seed=seed)
+          for activation, pooling, steps in [("relu", "max", 300), ("relu", "average", 300), ("tanh", "max", 300),
+                                             ("tanh", "average", 300), ("relu", "max", 150)] for seed in range(5)]
+_FILE = Path(__file__).with_name("regressors.npz")
+
+
+@checked(recipe=_RECIPE)
+def stored(recipe: Recipe, *, device: torch.device | str = "cpu") -> Trained | None:
+    """The trained regressor whose weights are shipped, with its errors computed anew; None for one that is not.
+
+    A TypeError for what is not a `Recipe`, a ValueError for a device that is not there.
+    """
+    if recipe not in STORED:
+        return None
+    device = devices.resolve(device, torch.float32)
+    model = regressor(recipe).to(device)
+    test = _pictures(recipe, 512, torch.Generator().manual_seed(99_991), device)
+    before = _error(model, *test)
+    with np.load(_FILE) as weights:
+        flat = torch.from_numpy(weights[json.dumps(vars(recipe))]).to(device)
+    torch.nn.utils.vector_to_parameters(flat, model.parameters())
+    return Trained(recipe, model, _error(model, *test), before)
+
+
 @checked(recipe=_RECIPE, penalty=optional(FUNCTION))
 def train(recipe: Recipe, *, device: torch.device | str = "cpu",
           penalty: Callable[[nn.Module, int], Tensor] | None = None) -> Trained:
@@ -185,17 +225,13 @@ def train(recipe: Recipe, *, device: torch.device | str = "cpu",
     generator = torch.Generator().manual_seed(100_003 * (recipe.seed + 1))
     test = _pictures(recipe, 512, torch.Generator().manual_seed(99_991), device)
     before = _error(model, *test)
-    optimiser = torch.optim.Adam(model.parameters(), lr=_RATE)
-    # Up from a twenty-fifth of the rate for 15% of the steps, then down to nothing.
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=max(recipe.steps, 1), pct_start=0.15)
-    model.train()
-    for step in range(recipe.steps):
+
+    def loss(step):
         pictures, answers = _pictures(recipe, recipe.batch, generator, device)
-        optimiser.zero_grad()
-        loss = nn.functional.mse_loss(model(pictures), answers)
-        (loss if penalty is None else loss + penalty(model, step)).backward()
-        optimiser.step()
-        schedule.step()
+        missed = nn.functional.mse_loss(model(pictures), answers)
+        return missed if penalty is None else missed + penalty(model, step)
+
+    adam(loss, model.train().parameters(), _RATE, recipe.steps, warm_up=0.15)
     model.eval()
     return Trained(recipe, model, _error(model, *test), before)
 
@@ -215,3 +251,9 @@ def _error(model: nn.Module, pictures: Tensor, answers: Tensor) -> float:
     with torch.no_grad():
         missed = model(pictures) - answers
     return float((missed.square().mean() / (answers - answers.mean(0)).square().mean()).sqrt())
+
+
+if __name__ == "__main__":
+    np.savez_compressed(_FILE, **{
+        json.dumps(vars(each)): nn.utils.parameters_to_vector(train(each).model.parameters()).detach().numpy()
+        for each in STORED})

@@ -59,7 +59,9 @@ class Run:
         if not holds:
             raise ValueError(f"parameter {name} = {self.parameters.get(name)!r}: it must {must}")
 
-    @checked(results=Kind(dict, ": it must be a dictionary"), rows=Kind((list, type(None)), ": it must be a list"),
+    @checked(results=Kind(dict, ": it must be a dictionary"),
+             rows=Kind((list, type(None)), ": it must be a list of dictionaries",
+                       lambda rows: all(isinstance(row, dict) for row in rows or [])),
              meanings=Kind((dict, type(None)), ": it must be a dictionary"))
     def save(self, results: dict, rows: list[dict] | None = None, meanings: dict[str, str] | None = None) -> Path:
         """Write ``<notebook>.json``: a temporary name first, then synced and renamed.
@@ -112,7 +114,9 @@ class Run:
         return path
 
 
-@checked(notebook=Kind(str, ": it must be the notebook's name, such as '02_relu'", bool, ": it must be a name"))
+@checked(notebook=Kind(str, ": it must be the notebook's name, such as '02_relu'",
+                       lambda name: name.strip('.') and Path(name).name == name and name.isprintable(),
+                       ": it must be a file's bare name"))
 def start(notebook: str, *, seed: int, device: str, output_dir: str, **parameters) -> Run:
     """Check the three parameters that every notebook has, and seed numpy and torch.
 
@@ -165,14 +169,18 @@ def _versions() -> dict:
     return found | {"torch": torch.__version__}
 
 
-def _plain(value):
-    """Numpy and torch values as what JSON knows; NaN and infinity, which it does not, as None."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
-        return _plain(value.tolist())
+def _plain(value, depth: int = 0):
+    """Numpy and torch values as what JSON knows; NaN and infinity, which it does not, as None.
+
+    What `need_plain` is to refuse stays as it is: lists that hold themselves, sparse tensors, objects.
+    """
+    if isinstance(value, dict) and depth < 99:
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple) and depth < 99:
+        return [_plain(item, depth + 1) for item in value]
+    dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
+    if dense or isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist(), depth + 1)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

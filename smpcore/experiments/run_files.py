@@ -85,15 +85,10 @@ def read_record(path: Path) -> dict:
         raise ValueError(f"it has no {' and no '.join(missing)}")
     if not isinstance(content["notebook"], str):
         raise ValueError("its notebook is not a name")
-    for key in ("parameters", "results", "versions", "meanings"):
-        if not isinstance(content.get(key, {}), dict):
-            raise ValueError(f"its {key} are not a dictionary")
     for name, value in content["results"].items():
         if not is_finite(value):
             raise ValueError(f"its result {name[:80]} = {repr(value)[:80]} is not a finite number")
-    need_plain(content, "it")
-    _need_text(content.get("meanings", {}))
-    return content
+    return _plain(content)
 
 
 def read_about(path: Path) -> dict:
@@ -110,13 +105,9 @@ def read_about(path: Path) -> dict:
         As `read_record`.
     """
     content = _read(path)
-    if not isinstance(content.get("meanings", {}), dict):
-        raise ValueError("its meanings are not a dictionary")
     if not is_finite(content.get("seconds")):
         raise ValueError("it has no seconds")
-    need_plain(content, "it")
-    _need_text(content.get("meanings", {}) | {key: content[key] for key in _WORDS if key in content})
-    return content
+    return _plain(content)
 
 
 def _read(path: Path) -> dict:
@@ -129,13 +120,19 @@ def _read(path: Path) -> dict:
         raise ValueError("it is nested too deeply to be read") from error
     if not isinstance(content, dict):
         raise ValueError("it is not a record")
+    for key in ("parameters", "results", "versions", "meanings"):
+        if not isinstance(content.get(key, {}), dict):
+            raise ValueError(f"its {key} are not a dictionary")
     return content
 
 
-def _need_text(values: dict) -> None:
-    for name, value in values.items():
+def _plain(content: dict) -> dict:
+    """The content, refused where a table or a page cannot hold it."""
+    need_plain(content, "it")
+    for name, value in (content.get("meanings", {}) | {key: content.get(key, "") for key in _WORDS}).items():
         if not isinstance(value, str):
             raise ValueError(f"its {name} is not text")
+    return content
 
 
 def write_atomically(path: Path, text: str) -> None:

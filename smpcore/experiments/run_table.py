@@ -59,7 +59,7 @@ def load(folder: str | Path | list[Path]):
         if not place.is_dir():
             raise FileNotFoundError(f"{place} is not a folder: give the output folder of a run or a sweep")
         for path in sorted(place.rglob("[0-9][0-9]_*.json")):
-            # Unfinished, failed and damaged runs stand under other names than finished ones.
+            # Folders of unfinished, failed and damaged runs have other names than those of finished ones.
             inside = path.relative_to(place).parts[:-1]
             hidden = any(part.startswith(".") or part.endswith("-failed") for part in inside)
             if not hidden and path.resolve() not in seen:  # folders may be given twice, or one within another
@@ -81,7 +81,7 @@ def _both(path: Path) -> list[tuple[Path, dict, dict]]:
         about = path.parent / "run.json"
         return [(path, run_files.read_record(path), run_files.read_about(about) if about.exists() else {})]
     except FileNotFoundError:
-        return []  # a sweep beside us set it aside meanwhile
+        return []  # another sweep has moved it away meanwhile
     except (OSError, ValueError) as error:
         warnings.warn(f"{path} is left out, for it or its run.json is damaged: {error}", stacklevel=3)
         return []

@@ -15,7 +15,7 @@ from smpcore.paths import line
 
 __all__ = ["SEQUENCE", "LineKinks", "slopes", "transform_line"]
 
-# Two switch points of a line closer than this, as a fraction of it, are one: float64 cannot part them.
+# Two switch points of a line closer than this, as a fraction of it, are one: float64 cannot separate them.
 _SAME = 1e-13
 
 

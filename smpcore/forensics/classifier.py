@@ -57,8 +57,8 @@ _JUDGED = Kind(Judged, ": it must be a Judged, as cross_validate() gives it", br
 
 
 @checked(condition=one_of(CONDITIONS), seed=whole(0), curve=Kind(
-    object, "", lambda curve: curve.ndim == 1 and np.isfinite(curve).all() and np.ptp(curve) > 0,
-    ": it must be an array (N,) of finite numbers, not all the same"))
+    object, ": it must be an array (N,) of finite numbers, not all the same",
+    lambda curve: curve.ndim == 1 and np.isfinite(curve).all() and np.ptp(curve) > 0))
 def degrade(curve: np.ndarray, condition: str, seed: int) -> np.ndarray:
     """A curve (N,) as a condition of `CONDITIONS` leaves it; the seed draws its noise.
 
@@ -96,7 +96,7 @@ def bank_entry(recipe, curves: np.ndarray, test_error: float) -> dict:
     """
     if not test_error < _LEARNED:
         raise ValueError(f"{recipe} has a test error of {test_error:.2f}: a network that has not learned its task "
-                         "says nothing of its family; train it longer")
+                         "is no example of its kind; train it longer")
     worse = {name: np.stack([degrade(curve, name, recipe.seed + place) for place, curve in enumerate(curves)])
              for name in CONDITIONS}
     features = {}
@@ -110,7 +110,7 @@ def bank_entry(recipe, curves: np.ndarray, test_error: float) -> dict:
 
 
 def make_bank(recipes, device="cpu") -> list[dict]:
-    """Train every recipe and keep what its curves look like."""
+    """Train every recipe and compute the features of its curves."""
     from smpcore.experiments.regressors import train
     found = []
     for recipe in smpcore.need("tqdm").tqdm(recipes, desc="training"):
@@ -122,7 +122,7 @@ def make_bank(recipes, device="cpu") -> list[dict]:
 @checked(head=one_of(HEADS), conditions=several(one_of(CONDITIONS), f": choose among {', '.join(CONDITIONS)}"),
          bank=_BANK)
 def table(bank: list[dict], head: str, conditions=tuple(CONDITIONS)) -> tuple[np.ndarray, Judged]:
-    """Features (C, F), and whose they are, one row for each curve; the probabilities are still NaN.
+    """Features (C, F), and the network and path of each, one row for each curve; the probabilities are still NaN.
 
     Sharp networks are left out; for ``"max pooling"`` so are those whose activation cannot kink, for there
     the question is whether a ReLU network pools by maximum.
@@ -150,7 +150,7 @@ def fit(bank: list[dict]) -> dict:
 
 @checked(folds=whole(2))
 def cross_validate(bank: list[dict], head: str, *, known_path: bool = False, folds: int = 5) -> Judged:
-    """Probabilities for networks that were held out: every curve of a network is on one side of the cut.
+    """Probabilities for networks that were held out: all curves of a network are in the same fold.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def cross_validate(bank: list[dict], head: str, *, known_path: bool = False, fol
         Whether other networks have been seen on the path that is judged. By default that path is held out too, as a
         user's is.
     folds
-        Parts that the networks are dealt into.
+        Parts that the networks are divided into.
 
     Returns
     -------
@@ -229,8 +229,7 @@ def expand(scaled: np.ndarray) -> np.ndarray:
 
 
 def logit(head: dict, rows: np.ndarray) -> np.ndarray:
-    """(..., F) -> (...): what one head of the classifier says, as log odds; features outside what it has seen are
-    clipped."""
+    """(..., F) -> (...): log odds by one head of the classifier; features outside the range of its bank are clipped."""
     scaled = (np.clip(rows, head["low"], head["high"]) - head["mean"]) / np.array(head["scale"])
     return expand(scaled) @ np.array(head["coefficients"]) + head["intercept"]
 

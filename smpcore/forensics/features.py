@@ -1,10 +1,13 @@
 """Features of curves: numbers that do not depend on a curve's scale, offset or sampling interval."""
 
+import warnings
+
 import numpy as np
 import torch
 
 from smpcore.metric.estimator import smp
 from smpcore.metric.kink_residual import kink_parts
+from smpcore.metric.value_jumps import ValueJumpWarning
 
 __all__ = ["FEATURES", "SAMPLES_NEEDED", "curve_features"]
 
@@ -29,18 +32,20 @@ FEATURES = (
 def curve_features(signals: np.ndarray) -> np.ndarray:
     """(..., N) -> (..., F): the `FEATURES` of curves none of which is constant.
 
-    The spacing cancels in each of them, which is a ratio of two sums of jumps, or a count. Many curves in one call cost
-    far less than one call each.
+    Each is a ratio of two sums of jumps, or a count, so the spacing cancels. One call for many curves costs far less
+    than a call for each.
     """
     rows = signals.reshape(-1, signals.shape[-1])
     z = (rows - rows.mean(1, keepdims=True)) / rows.std(1, keepdims=True)
     # Bending at a step s is Σ|z(n+s) − 2 z(n) + z(n−s)|/s over every s-th sample, in units of the spacing.
     bend = {s: np.abs(np.diff(z[:, ::s], 2)).sum(1) / s + 1e-15 for s in (1, 2, 4, 16)}
     coarse = bend[16]
-    kinks = {s: smp(np.ascontiguousarray(z[:, ::s]), s, lag=1) for s in (1, 2, 4)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ValueJumpWarning)  # the report says so of the curve itself
+        kinks = {s: smp(np.ascontiguousarray(z[:, ::s]), s, lag=1) for s in (1, 2, 4)}
+        lagged = [smp(z, 1.0, lag=lag) / coarse for lag in (2, 4, "auto")]
     share = {s: kinks[s] / bend[s] for s in kinks}
     part = {s: kinks[s] / coarse for s in kinks}
-    lagged = [smp(z, 1.0, lag=lag) / coarse for lag in (2, 4, "auto")]
     # White noise of deviation 1 has sixth differences of deviation √924, mean magnitude 0.8 of it.
     rough = np.abs(np.diff(z, 6)).mean(1) / (np.sqrt(924) * np.sqrt(2 / np.pi))
     log = np.log10

@@ -9,41 +9,30 @@ flat or grows for kinks, falls to 0 without them). `report` first sorts out curv
     python -m smpcore.forensics --train     # trains the networks again and writes forensics.json
 
 What is shipped is that file: plain numbers, no pickle. The idea of SMP as a forensic tool is that of R. Liu,
-C.-W. Wong, H. Dai, arXiv:2103.14731 (2021); the features and the classifier are our own.
+C.-W. Wong, H. Dai, arXiv:2103.14731 (2021); the features and the classifier are our own (notebook 08, "What the
+samples show").
 """
 
 import functools
 import json
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from smpcore.arguments import Kind, checked
-from smpcore.forensics.abstention import doubt_of_kinked, doubt_of_smooth, jumps, straight, too_rough, unlike
+from smpcore.forensics.abstention import row_of_features, unfit, verdict
 from smpcore.forensics.classifier import fit, logit, probability
 from smpcore.forensics.features import FEATURES, SAMPLES_NEEDED, curve_features
 from smpcore.metric.estimator import smp
 
-__all__ = ["Report", "bank", "features", "probability_kinked", "report", "verdict"]
+__all__ = ["Report", "bank", "features", "probability_kinked", "report"]
 
 # Of the file that is shipped; to be raised when what a feature means changes.
 _VERSION = 2
 DATA = Path(__file__).parent / "forensics.json"
-_PROBABILITY = Kind((int, float), ": it must be a probability", lambda value: 0 <= value <= 1,
-                    ": it must be a probability, from 0 to 1")
-
-
-def _features(dimensions: int) -> Kind:
-    """The kind of an array of features: (F,) for one curve, (C, F) for several."""
-    def holds(rows):
-        rows = np.asarray(rows, dtype=np.float64)
-        return rows.ndim == dimensions and rows.shape[-1] == len(FEATURES) and rows.size and np.isfinite(rows).all()
-
-    return Kind(object, "", holds, f": it must be an array of {dimensions} dimension(s), {len(FEATURES)} finite "
-                "features a curve")
-
 
 @dataclass(frozen=True)
 class Report:
@@ -106,7 +95,7 @@ def features(signal: torch.Tensor | np.ndarray) -> dict[str, float]:
     return dict(zip(FEATURES, curve_features(values)[0].tolist(), strict=True))
 
 
-@checked(confidence=Kind((int, float), ": it must be a number between 0.5 and 1", lambda value: 0.5 < value < 1,
+@checked(confidence=Kind(Real, ": it must be a number between 0.5 and 1", lambda value: 0.5 < value < 1,
                          ": it must lie between 0.5 and 1"))
 def report(signal: torch.Tensor | np.ndarray, spacing: float = 1.0, *, confidence: float = 0.9) -> Report:
     """Say which family of network drew a curve, or several of its curves, or that it cannot be told.
@@ -135,8 +124,7 @@ def report(signal: torch.Tensor | np.ndarray, spacing: float = 1.0, *, confidenc
     """
     values, total = _checked(signal, spacing)
     rows, eps = curve_features(values), _rounding(signal)
-    reasons = [jumps(value) or too_rough(row) or straight(value, eps) or unlike(row, _head("kinked"))
-               for value, row in zip(values, rows, strict=True)]
+    reasons = [unfit(value, row, eps, _head("kinked")) for value, row in zip(values, rows, strict=True)]
     fit_rows = rows[[reason is None for reason in reasons]]
     counts = {"confidence": float(confidence), "judged": len(fit_rows), "curves": len(values)}
     if not len(fit_rows):
@@ -147,36 +135,7 @@ def report(signal: torch.Tensor | np.ndarray, spacing: float = 1.0, *, confidenc
     return Report(said, kinked, pools, total, reason, **counts)
 
 
-@checked(kinked=_PROBABILITY, confidence=_PROBABILITY, rows=_features(2))
-def verdict(kinked: float, rows: np.ndarray, confidence: float = 0.9) -> tuple[str, str]:
-    """What a probability comes to with the doubts that the features raise: the verdict, and on what it rests.
-
-    Parameters
-    ----------
-    kinked
-        Probability that the network is kinked.
-    rows
-        ``(C, F)``: features of its curves, ordered as `FEATURES`.
-    confidence
-        As in `report`.
-
-    Raises
-    ------
-    ValueError
-        For what is not a probability, and for features of another shape.
-    """
-    if all(too_rough(row) for row in rows):
-        return "cannot tell", too_rough(rows[0])
-    if kinked >= confidence:
-        doubt, told = doubt_of_kinked(rows), ("kinked", "what bends is gathered in kinks")
-    elif kinked <= 1 - confidence:
-        doubt, told = doubt_of_smooth(rows), ("smooth", "no kinks to speak of, bends vanish as the step shrinks")
-    else:
-        doubt, told = "it is like curves of either kind: more samples, or less noise, may tell", None
-    return ("cannot tell", doubt) if doubt else told
-
-
-@checked(row=_features(1))
+@checked(row=row_of_features(1))
 def probability_kinked(row) -> float:
     """What the shipped classifier makes of one row of features ``(F,)``, ordered as `FEATURES`.
 
@@ -220,7 +179,7 @@ def _checked(signal, spacing: float) -> tuple[np.ndarray, float]:
     values = np.atleast_2d(values.astype(np.float64, order="C"))
     if not np.ptp(values, axis=1).all():
         which = f"curve {int(np.ptp(values, axis=1).argmin())}" if len(values) > 1 else "the signal"
-        raise ValueError(f"{which} is constant: move the input, or choose an output that answers to it")
+        raise ValueError(f"{which} is constant: move the input, or choose an output that depends on it")
     return values / np.abs(values).max(1, keepdims=True), float(total.mean())
 
 

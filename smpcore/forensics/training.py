@@ -2,13 +2,12 @@
 
 import torch
 
-from smpcore import paths
 from smpcore.arguments import checked, whole
 from smpcore.experiments.regressors import Recipe, Trained
 
 __all__ = ["PATHS", "recipes", "watch"]
 
-#: Paths on which every network is watched; the first is `Recipe.path`'s, the others differ in reach, turns and speed.
+#: Paths on which every network is sampled: those of `Recipe.paths`.
 PATHS = 4
 
 
@@ -32,14 +31,4 @@ def recipes(seeds: int = 3) -> list[Recipe]:
 def watch(trained: Trained, samples: int) -> torch.Tensor:
     """(PATHS, samples): one output along each path, the two of a network in turns; float64 on the CPU."""
     return torch.stack([trained.curves(samples, path=path)[0][number % 2]
-                        for number, path in enumerate(_paths(trained.recipe))])
-
-
-def _paths(recipe: Recipe) -> list:
-    size = recipe.size
-    if recipe.task == "position":
-        others = [paths.blob(size=size, reach=reach, turns=turns)
-                  for reach, turns in (((0.3, 0.1), -1.0), ((0.12, 0.28), 2.0), ((0.2, 0.25), 0.0))]
-    else:
-        others = [paths.ellipsoid(size=size, reach=reach) for reach in ((0.5, 0.65), (1.0, 0.3), (0.7, 0.45))]
-    return [recipe.path(), *others]
+                        for number, path in enumerate(trained.recipe.paths())])

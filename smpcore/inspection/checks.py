@@ -38,9 +38,9 @@ def with_tangent(path, times: Tensor, what: str = "path") -> Tensor:
     found = path(forward_ad.make_dual(times, torch.ones_like(times)))
     if not isinstance(found, Tensor):
         raise TypeError(f"the {what} returns a {type(found).__name__}: it must return a torch tensor (P, *input_shape)")
-    if found.ndim < 1 or found.shape[0] != len(times):
+    if found.ndim < 2 or found.shape[0] != len(times):
         raise ValueError(f"for {len(times)} times the {what} returns shape {tuple(found.shape)}: it must return one "
-                         "input for each time, (P, *input_shape)")
+                         "input for each time, (P, *input_shape); where an input is one number, (P, 1)")
     if forward_ad.unpack_dual(found).tangent is None:
         raise ValueError(f"the {what} carries no tangent: compute its inputs from t by differentiable torch "
                          "operations, without numpy, float(t), .item() or .detach()")
@@ -51,6 +51,8 @@ def checked_copy(model, dtype: torch.dtype):
     """A copy of the model in ``dtype``, in which nothing needs a gradient; the caller's is not touched."""
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise TypeError(f"dtype is a floating torch type such as torch.float64, not {dtype!r}")
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"dtype = {dtype!r} has too few digits for slopes: use torch.float64 or torch.float32")
     if not callable(model):
         raise TypeError(f"the model is a torch.nn.Module or a function of a tensor, not {type(model).__name__}")
     if not isinstance(model, nn.Module):
@@ -108,6 +110,8 @@ def checked_times(times) -> Tensor:
     """Times as float64, at least two, finite and increasing."""
     if not isinstance(times, Tensor):
         raise TypeError(f"times is a torch tensor (P,), not {type(times).__name__}")
+    if times.layout != torch.strided or times.device.type == "meta":
+        raise TypeError("times is sparse, or without numbers on device 'meta': give a dense tensor (P,)")
     if times.ndim != 1 or len(times) < 2:
         raise ValueError(f"times has shape {tuple(times.shape)}: it must be (P,) with at least two times")
     times = times.detach().to(torch.float64 if times.device.type != "mps" else torch.float32)
@@ -142,7 +146,7 @@ def choose_outputs(found, outputs, samples: int) -> Tensor:
             raise ValueError(f"the model has {found.shape[1]} outputs, and each takes a backward pass: choose at most "
                              f"{_MOST_OUTPUTS} with outputs=[0, 1, …] or outputs=lambda result: …")
         return found
-    if not isinstance(outputs, int | Iterable):
+    if not isinstance(outputs, int | Iterable) or (isinstance(outputs, Tensor) and outputs.ndim != 1):
         raise TypeError(f"outputs = {outputs!r}: give whole numbers into the output flattened to (P, m), a function of "
                         "what the model returns, or None for all")
     chosen = [outputs] if isinstance(outputs, int) else list(outputs)

@@ -2,6 +2,7 @@
 
 import sys
 import types
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -11,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from smpcore.inspection.recurrences import UNROLLED
 
-__all__ = ["Opening", "Scope", "eagerly", "in_custom_function"]
+__all__ = ["CallNames", "Opening", "Scope", "call_name", "eagerly", "in_custom_function"]
 
 _HAS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 _OPENED: dict = {}
@@ -47,6 +48,23 @@ class Scope:
     @property
     def path(self) -> str:
         return (self.stack[-1] if self.stack else "") or "model"
+
+
+def call_name(path: str, operation: str, number: int) -> str:
+    """``module.path:operation`` of the first call of an operation in a module, with ``#2``, ``#3`` for later ones."""
+    return f"{path}:{operation}" + (f"#{number}" if number > 1 else "")
+
+
+class CallNames:
+    """The names of one forward pass's calls, as they are made."""
+
+    def __init__(self):
+        self._met: Counter = Counter()
+
+    def new(self, path: str, operation: str) -> str:
+        """The name of the next call of an operation in the module of that path."""
+        self._met[path, operation] += 1
+        return call_name(path, operation, self._met[path, operation])
 
 
 class Opening(TorchFunctionMode):

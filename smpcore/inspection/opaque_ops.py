@@ -27,18 +27,6 @@ TAKES_OUT = frozenset("item tolist numpy __array__ __bool__ __int__ __float__ __
 #: Libraries that solve differential equations with steps of their own choice.
 _SOLVERS = ("torchdiffeq", "torchode", "torchsde", "torchdyn")
 
-#: Kernels that switch. A selection by a mask (``where``, indexing) is not among them: whatever made the mask is.
-_SWITCH = frozenset(
-    "relu leaky_relu prelu _prelu_kernel rrelu rrelu_with_noise hardtanh relu6 hardsigmoid hardswish threshold clamp "
-    "clamp_min clamp_max abs sgn sign signbit heaviside floor ceil round trunc frac fmod remainder floor_divide gt ge "
-    "lt le eq ne max min amax amin aminmax maximum minimum fmax fmin argmax argmin sort argsort topk kthvalue median "
-    "nanmedian mode quantile cummax cummin max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d "
-    "adaptive_max_pool3d fractional_max_pool2d fractional_max_pool3d hardshrink softshrink nonzero bucketize "
-    "searchsorted copysign angle special_i0e special_i1e multi_margin_loss multilabel_margin_loss_forward histc "
-    "fake_quantize_per_tensor_affine_cachemask fake_quantize_per_channel_affine_cachemask quantize_per_tensor "
-    "_cdist_forward _pdist_forward renorm segment_reduce".split())
-# Norms switch where their order is 1, 0 or infinite.
-_NORMS = {"linalg_vector_norm": 1, "norm": 1, "_cdist_forward": 2, "_pdist_forward": 1, "renorm": 1}
 # Smooth all the same: they guard against 0 or infinity, or take the largest out and put it back.
 _SMOOTH = frozenset(
     "scaled_dot_product_attention multi_head_attention_forward cosine_similarity softmax log_softmax logsumexp "
@@ -242,11 +230,8 @@ class _Kernels(TorchDispatchMode):
             return
         else:
             way = "inside"
-        can = op in _SWITCH or op in _NORMS
-        if op in _NORMS:
-            at = _NORMS[op]
-            order = args[at] if len(args) > at else 2
-            can = isinstance(order, int | float) and not 1 < order < float("inf")
+        # A selection by a mask (``where``, indexing) is none: whatever made the mask is.
+        can = switches.switching(op, args)
         if can or way != "inside":
             place = f"{self.scope.path}:{name}" if name else self.scope.path
             self.found.append(Hidden(place, op, way, can))

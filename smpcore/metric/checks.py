@@ -1,6 +1,6 @@
 """Checks of the metric's arguments: signals as tensors, and a sentence for each argument that cannot be read."""
 
-import math
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -98,7 +98,7 @@ def needed(lag: int, window: int) -> int:
 
 def check_spacing(spacing: float, name: str = "spacing") -> None:
     """Refuse a distance in time that is not a positive number."""
-    if not is_number(spacing) or not (math.isfinite(spacing) and spacing > 0):
+    if not is_number(spacing) or not 0 < spacing <= sys.float_info.max:
         raise ValueError(f"{name} = {spacing!r}: the distance between samples has to be a positive number")
 
 
@@ -124,7 +124,7 @@ def check(values: Tensor, spacing: float, lag: int | str, window: int, threshold
         raise ValueError(f"lag = {lag!r}: 'auto' or a whole number of samples, at least 1, is needed")
     if not _is_integer(window) or window < 7 or window % 2 == 0:
         raise ValueError(f"window = {window!r}: an odd number of samples, at least 7, is needed")
-    if not is_number(threshold) or not (math.isfinite(threshold) and threshold >= 0):
+    if not is_number(threshold) or not 0 <= threshold <= sys.float_info.max:
         raise ValueError(f"threshold = {threshold!r}: a number of deviations, not negative, is needed")
     check_samples(values, needed(1 if lag == "auto" else lag, window), f"lag {lag} and window {window}")
 

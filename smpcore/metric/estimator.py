@@ -33,14 +33,8 @@ class Kinks(NamedTuple):
     jumps: Tensor | np.ndarray
 
 
-def smp(
-    signal: Tensor | np.ndarray,
-    spacing: float = 1.0,
-    *,
-    lag: int | str = "auto",
-    window: int = 9,
-    threshold: float = 5.0,
-) -> Tensor | np.ndarray:
+def smp(signal: Tensor | np.ndarray, spacing: float = 1.0, *, lag: int | str = "auto", window: int = 9,
+        threshold: float = 5.0) -> Tensor | np.ndarray:
     """Sum of the magnitudes of the jumps of a sampled signal's slope.
 
     Parameters
@@ -77,8 +71,8 @@ def smp(
     Notes
     -----
     Theory: what kinks add to the second differences sums to their jumps wherever they lie. Scaling, offset,
-    reversal and the unit of t act on the result as they do on SMP itself. Our own derivation from the idea of
-    R. Liu et al., arXiv:2103.14731 (2021).
+    reversal and the unit of t act on the result as they do on SMP itself. Our own derivation (notebook 01, "How
+    the estimator is built") from the idea of R. Liu et al., arXiv:2103.14731 (2021).
 
     Kinks that share a cell merge: with c kinks a sample about 0.4 c of their sum is lost up to c = 0.2. Beyond that
     they can no longer be told from noise, and next to nothing is read. Values rounded more coarsely than their
@@ -94,14 +88,8 @@ def smp(
     return give_back((total / float(spacing)).reshape(values.shape[:-1]))
 
 
-def find_kinks(
-    signal: Tensor | np.ndarray,
-    spacing: float = 1.0,
-    *,
-    lag: int | str = "auto",
-    window: int = 9,
-    threshold: float = 5.0,
-) -> Kinks:
+def find_kinks(signal: Tensor | np.ndarray, spacing: float = 1.0, *, lag: int | str = "auto", window: int = 9,
+               threshold: float = 5.0) -> Kinks:
     """Place and jump of every kink that the samples resolve.
 
     Parameters
@@ -199,9 +187,7 @@ def _phases(rows: Tensor, eps: float, lag: int) -> Iterator[tuple[range, Tensor,
             yield phases, group.diff().diff(), rounding.repeat_interleave(len(phases))
 
 
-def _at_full_rate(
-    row: Tensor, eps: float, lag: int, window: int, threshold: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def _at_full_rate(row: Tensor, eps: float, lag: int, window: int, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
     """The parts of all phases in order of time: place in samples, share of the jump (times spacing), sign."""
     places, found = [], []
     for phases, second, rounding in _phases(row, eps, lag):

@@ -108,9 +108,8 @@ def blocks(rows: Tensor) -> Sequence[Tensor]:
     return rows.split(max(1, _BLOCK // rows.shape[1]) if rows.device.type == "cpu" else max(1, len(rows)))
 
 
-def _look_again(
-    second: Tensor, suspects: _Suspects, rounding: Tensor, window: int, threshold: float
-) -> tuple[_Suspects, Tensor]:
+def _look_again(second: Tensor, suspects: _Suspects, rounding: Tensor, window: int,
+                threshold: float) -> tuple[_Suspects, Tensor]:
     """Suspects and noise ``(B,)`` of rows from which the kinks found so far are taken out before looking."""
     samples, noise, before = second.shape[1], torch.empty_like(rounding), None
     for _ in range(_MORE_PASSES):

@@ -28,7 +28,7 @@ POOLINGS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 _NOT_SIZES = ": it must be at least 1, a whole number or several of them"
 _ACTIVATION = one_of(ACTIVATIONS, "a function that makes a module, or one of: ")._replace(
     holds=lambda value: callable(value) or value in list(ACTIVATIONS))
-_INITIALISATION = Kind(object, "", lambda value: value in ["he", "torch"], ": it must be 'he' or 'torch'")
+_INITIALISATION = Kind(object, ": it must be 'he' or 'torch'", lambda value: value in ["he", "torch"])
 
 #: SMP of `reference_cnn` along `reference_line`: the sum over all 2,470 kinks of an exact transformation of
 #: the line, with slopes taken inside every piece.

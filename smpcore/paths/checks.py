@@ -1,7 +1,6 @@
 """What an argument is: a finite number, a whole number, a seed. Rooms that draw or move inputs ask here."""
 
 import math
-import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,14 +8,18 @@ import torch
 
 __all__ = ["MOST_PIXELS", "are_numbers", "generator", "image_size", "is_number", "is_whole"]
 
+_LARGEST = 1e100
 #: Pixels on a side of a picture that is drawn.
 MOST_PIXELS = 1 << 14
 
 
 def is_number(value: object, above: float = -math.inf) -> bool:
-    """Whether it is one finite real number, larger than ``above`` (and not True or False)."""
+    """Whether it is one finite real number, larger than ``above`` (and not True or False).
+
+    At most 1e100, and at least 1e-100 where it has to be positive: float64 holds the square of these, and its inverse.
+    """
     real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return real and abs(value) <= sys.float_info.max and value > above
+    return real and abs(value) <= _LARGEST and value > above and (above < 0 or value >= 1 / _LARGEST)
 
 
 def is_whole(value: object, least: float = -math.inf) -> bool:

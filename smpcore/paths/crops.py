@@ -4,6 +4,7 @@ Bilinear resampling has a kink at every pixel border and Keys' bicubic a continu
 B-splines are twice continuously differentiable (M. Unser, IEEE Signal Processing Magazine 16(6), 1999).
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -94,19 +95,10 @@ class PicturePath:
         return x + (left + far) / 2 + pan[:, 0], y + (top + bottom) / 2 + pan[:, 1]
 
 
-def picture(
-    source: Source,
-    box: Sequence[float] | None = None,
-    *,
-    size: int | tuple[int, int] = 48,
-    pan: tuple[float, float] | Callable = (0.0, 0.0),
-    zoom: float | Callable = 1.0,
-    turn: float | Callable = 0.0,
-    channels: int | None = None,
-    mean: float = 0.0,
-    std: float = 1.0,
-    prefilter: str = "gaussian",
-) -> PicturePath:
+def picture(source: Source, box: Sequence[float] | None = None, *, size: int | tuple[int, int] = 48,
+            pan: tuple[float, float] | Callable = (0.0, 0.0), zoom: float | Callable = 1.0,
+            turn: float | Callable = 0.0, channels: int | None = None, mean: float = 0.0, std: float = 1.0,
+            prefilter: str = "gaussian") -> PicturePath:
     """A crop that pans, zooms and turns over a photograph.
 
     Numbers stand for one closed loop, t in [0, 2π]: the crop's centre moves by (pan₀ sin t, pan₁ sin 2t)
@@ -151,7 +143,8 @@ def picture(
     size = image_size(size)
     if not is_number(std, above=0) or not is_number(mean):
         raise ValueError(f"mean = {mean!r}, std = {std!r}: they must be finite, std positive")
-    motion = _pan(pan), _zoom(zoom), _turn(turn)
+    still = is_number(turn) and turn == 0
+    motion = _motion("pan", pan), _motion("zoom", zoom), None if still else _motion("turn", turn)
     scale = ((box[3] - box[1]) / size[0], (box[2] - box[0]) / size[1])
     reduced = int(min(scale) / _REDUCE_TO) if min(scale) >= _REDUCE_FROM else 1
     smooth = (pixels - mean) / std
@@ -190,54 +183,35 @@ def _prefiltered(pixels: np.ndarray, scale: Sequence[float], kind: str) -> np.nd
     return pixels
 
 
-# The motions are small classes, not closures, so that a path can be sent to another process.
-@dataclass(frozen=True)
-class _Loop:
-    right: float
-    down: float
-
-    def __call__(self, t):
-        return torch.stack([self.right * torch.sin(t), self.down * torch.sin(2 * t)], dim=1)
+# The motions are partial functions, not closures, so that a path can be sent to another process.
+def _loop(reach, t):
+    right, down = (float(part) for part in reach)
+    return torch.stack([right * torch.sin(t), down * torch.sin(2 * t)], dim=1)
 
 
-@dataclass(frozen=True)
-class _Power:
-    base: float
-
-    def __call__(self, t):
-        return torch.exp(math.log(self.base) * torch.sin(t))
+def _power(base, t):
+    return torch.exp(math.log(base) * torch.sin(t))
 
 
-@dataclass(frozen=True)
-class _Swing:
-    reach: float
-
-    def __call__(self, t):
-        return self.reach * torch.sin(t)
+def _swing(reach, t):
+    return float(reach) * torch.sin(t)
 
 
-def _pan(pan):
-    if callable(pan):
-        return pan
-    if not are_numbers(pan, 2):
-        raise ValueError(f"pan = {pan!r}: it must be two finite numbers, in pixels right and down")
-    return _Loop(float(pan[0]), float(pan[1]))
+#: By name of the argument: the motion, whether a number is one of its own, and what the number must be.
+_MOTIONS = {
+    "pan": (_loop, lambda pan: are_numbers(pan, 2), "it must be two finite numbers, in pixels right and down"),
+    "zoom": (_power, lambda zoom: is_number(zoom, above=0), "a magnification is positive and finite"),
+    "turn": (_swing, is_number, "it must be finite, in radians"),
+}
 
 
-def _zoom(zoom):
-    if callable(zoom):
-        return zoom
-    if not is_number(zoom, above=0):
-        raise ValueError(f"zoom = {zoom!r}: a magnification is positive and finite")
-    return _Power(float(zoom))
-
-
-def _turn(turn):
-    if callable(turn):
-        return turn
-    if not is_number(turn):
-        raise ValueError(f"turn = {turn!r}: it must be finite, in radians")
-    return _Swing(float(turn)) if turn else None
+def _motion(name: str, given) -> Callable:
+    if callable(given):
+        return given
+    motion, holds, must = _MOTIONS[name]
+    if not holds(given):
+        raise ValueError(f"{name} = {given!r}: {must}")
+    return functools.partial(motion, given)
 
 
 def _moved(name: str, motion: Callable, t: torch.Tensor, *width: int) -> torch.Tensor:

@@ -118,22 +118,21 @@ def circle_through(first: torch.Tensor, second: torch.Tensor, third: torch.Tenso
     first, second, third = _inputs({"first": first, "second": second, "third": third})
     to_second, to_third = second - first, third - first
     # The centre is first + α to_second + β to_third, equally far from all three: two linear equations.
-    gram = torch.stack([
-        torch.stack([(to_second * to_second).sum(), (to_second * to_third).sum()]),
-        torch.stack([(to_second * to_third).sum(), (to_third * to_third).sum()]),
-    ])
-    if torch.linalg.det(gram) <= 1e-12 * gram[0, 0] * gram[1, 1]:
+    unit = torch.maximum(to_second.abs().max(), to_third.abs().max())  # so that squares stay within float64
+    to_second, to_third = to_second / unit, to_third / unit
+    sides = torch.stack([to_second, to_third]).flatten(1)
+    gram = sides @ sides.T
+    if not torch.linalg.det(gram) > 1e-12 * gram[0, 0] * gram[1, 1]:
         raise ValueError("the three inputs lie on one line: no circle passes through them; use line()")
     alpha, beta = torch.linalg.solve(gram, gram.diagonal() / 2)
-    centre = first + alpha * to_second + beta * to_third
-    cosine = first - centre
-    radius = cosine.norm()
+    centre = alpha * to_second + beta * to_third
+    cosine, radius = -centre, centre.norm()
     # Perpendicular to the first radius within the plane, turned so that the second comes before the third.
     across = to_second - (to_second * cosine).sum() / radius**2 * cosine
     across = across / across.norm() * radius
     angles = [math.atan2(float(((x - centre) * across).sum()), float(((x - centre) * cosine).sum()))
-              % (2 * math.pi) for x in (second, third)]
-    return CirclePath(centre, cosine, across if angles[0] < angles[1] else -across)
+              % (2 * math.pi) for x in (to_second, to_third)]
+    return CirclePath(first + unit * centre, unit * cosine, unit * (across if angles[0] < angles[1] else -across))
 
 
 def _column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -161,4 +160,6 @@ def _input(name: str, value: object) -> torch.Tensor:
         raise TypeError(f"{name} has to be an input, a tensor of numbers, not {type(value).__name__}") from error
     if found.is_complex():
         raise TypeError(f"{name} holds complex numbers: an input is real")
+    if found.layout != torch.strided or found.device.type == "meta":
+        raise TypeError(f"{name} is sparse, or without numbers on device 'meta': an input is a dense tensor")
     return found

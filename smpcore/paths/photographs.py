@@ -69,7 +69,7 @@ def load_picture(source: Source, channels: int | None = None) -> torch.Tensor:
 def _read(source: str) -> np.ndarray:
     Image, ImageOps = smpcore.need("PIL.Image"), smpcore.need("PIL.ImageOps")
     path = Path(os.path.expanduser(source))
-    path = path if source and path.is_file() else _sample(source)
+    path = path if source and os.path.isfile(path) else _sample(source)  # False also where no file has such a name
     try:
         with Image.open(path) as image:
             image = ImageOps.exif_transpose(image)  # phones store the camera's turn beside the pixels
@@ -85,7 +85,7 @@ def _sample(name: str) -> Path:
     cbook = smpcore.need("matplotlib.cbook")
     if name and Path(name).name == name:
         path = Path(cbook.get_sample_data(name, asfileobj=False))
-        if path.is_file():
+        if os.path.isfile(path):
             return path
     raise ValueError(f"picture = {name!r}: there is no such file, and matplotlib has no sample picture of "
                      "that name ('grace_hopper.jpg' is one)")

@@ -79,12 +79,12 @@ def render_ellipsoids(angles: torch.Tensor, *, size: int = 32,
     Raises
     ------
     ValueError
-        For angles that are not (P, 2), a size under 2, an axis that is not positive, light from nowhere.
+        For angles that are not (P, 2), a size under 2, an axis that is not positive, light without a direction.
     TypeError
         For anything but floating tensors.
     """
     _check_scene({"angles": angles}, ((2,),), size, axes, 3)
-    if not are_numbers(light, 3) or not any(light):
+    if not are_numbers(light, 3) or not any(is_number(abs(part), above=0) for part in light):
         raise ValueError(f"light = {light!r}: a direction is three finite numbers, not all 0")
     turn = _rotation(angles[:, 0], angles[:, 1])
     # The body is {p : p·M p < 1}, M = R diag(1/a²) Rᵀ.

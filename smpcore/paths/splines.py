@@ -137,18 +137,21 @@ def through(inputs: Sequence, times: torch.Tensor | None = None, *, periodic: bo
         inputs = torch.stack(_inputs({f"inputs[{n}]": one for n, one in enumerate(inputs)}))
     elif isinstance(inputs, torch.Tensor):
         inputs = _inputs({"inputs": inputs})[0]
-    try:
-        count = len(inputs)
-    except TypeError:
-        count = -1
-    if count < 0 or isinstance(inputs, str) or not hasattr(inputs, "__getitem__"):
+    listed = hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__") and getattr(inputs, "ndim", 1)
+    if isinstance(inputs, str) or not listed:
         raise TypeError(f"inputs has to be a tensor (N, *input_shape) or a sequence of inputs, not a "
                         f"{type(inputs).__name__}")
+    count = len(inputs)
     if count < 2:
         raise ValueError(f"a path through inputs needs at least two, not {count}")
-    wanted = count + bool(periodic)
-    knots = np.arange(wanted, dtype=np.float64) if times is None else np.asarray(
-        times.detach().cpu() if isinstance(times, torch.Tensor) else times, dtype=np.float64)
+    if not isinstance(periodic, bool):
+        raise TypeError(f"periodic has to be True or False, not a {type(periodic).__name__}")
+    wanted = count + periodic
+    try:
+        knots = np.arange(wanted, dtype=np.float64) if times is None else np.asarray(
+            times.detach().cpu() if isinstance(times, torch.Tensor) else times, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise TypeError(f"times has to be ({wanted},) numbers, not a {type(times).__name__}") from error
     if knots.shape != (wanted,):
         raise ValueError(f"times has shape {knots.shape}: {count} inputs{' and a period' * bool(periodic)} need "
                          f"({wanted},)")

@@ -1,8 +1,41 @@
-"""What every path shares: a check of its times, and constants moved to the type and device of the times."""
+"""What a path is; and what every path shares: the check of its times, and its constants beside them.
+
+A path is any differentiable torch function of time, ``path(t: (P,)) -> (P, *input_shape)``. Slopes are taken
+through it by forward-mode AD, so that a path of your own needs no derivative:
+
+    def path(t):                        # two inputs a and b, mixed back and forth
+        s = torch.sin(t)[:, None] ** 2
+        return (1 - s) * a + s * b
+
+A path that knows its slope may have a method ``slope(t: (P,)) -> (P, *input_shape)`` as well (`PathWithSlope`), which
+gives dx/dt without AD: `line`, `circle`, `circle_through` and `through` have it.
+
+The paths here are smooth (at least twice continuously differentiable), so that every kink behind them is the
+network's. Each computes in the type and on the device of ``t``; give float64, for in float32 the rounding of
+``t`` alone looks like kinks.
+
+- `line`, `circle`, `circle_through`: straight and round, in the space of inputs.
+- `through`: a smooth curve through inputs of your own, such as the frames of a video.
+- `picture`: a crop that pans, zooms and turns over a photograph (`load_picture` reads one).
+- `blob`, `ellipsoid`: synthetic scenes whose parameters are known, with `render_blobs`, `render_ellipsoids`.
+"""
+
+from typing import Protocol, runtime_checkable
 
 import torch
 
-__all__ = ["path_times", "placed"]
+__all__ = ["PathWithSlope", "path_times", "placed"]
+
+
+@runtime_checkable
+class PathWithSlope(Protocol):
+    """A path that knows its slope, which then is not taken by forward-mode AD."""
+
+    def __call__(self, t: torch.Tensor) -> torch.Tensor:
+        """Inputs ``(P, *input_shape)`` at times ``(P,)``."""
+
+    def slope(self, t: torch.Tensor) -> torch.Tensor:
+        """dx/dt, ``(P, *input_shape)``; it has to agree with the path's own derivative."""
 
 
 def path_times(t: torch.Tensor) -> torch.Tensor:

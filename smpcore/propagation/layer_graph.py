@@ -1,22 +1,27 @@
-"""A model as a list of steps, read from its code with `torch.fx`: no number goes through it.
+"""A model as a list of steps: the calls that it makes on inputs of one shape.
 
-`steps` names each call that can switch as the measurement side does: ``module.path:operation``, with ``#2``,
-``#3`` for later calls of the same.
+A copy of the model runs on a tensor of torch's that has a shape and no numbers, so that whatever code it consists of is
+read, and none of its behaviour. `steps` names each call that can switch as the measurement side does:
+``module.path:operation``, with ``#2``, ``#3`` for later calls of the same. `Calls` finds the same calls again when the
+model runs on numbers.
 """
 
-import operator
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch.utils._pytree import tree_leaves
 
 from smpcore.inspection.checks import home_of, refuse_training
 from smpcore.inspection.elementwise_modules import ElementwiseModule, elementwise
+from smpcore.inspection.module_scope import CallNames, Opening, Scope, eagerly
 from smpcore.units import TABLE, Hinges, canonical, describe
 from smpcore.units.elementwise import ELEMENTWISE
 
-__all__ = ["Step", "known_layers", "read_graph", "steps"]
+__all__ = ["Calls", "Step", "elementwise_modules", "known_layers", "steps"]
 
 
 @dataclass
@@ -26,17 +31,15 @@ class Step:
     Attributes
     ----------
     op
-        What it does: ``"unit"``, or an operation of `_MODULES` or `_FUNCTIONS`.
+        What it does: ``"unit"``, or an operation of `_FUNCTIONS`; ``""`` where there is no rule for it.
     inputs
         Numbers of the steps it reads.
     name
         ``module.path:operation``.
-    module
-        With its weights, where it is one.
+    shape
+        Of its output, without the batch.
     settings
-        What else it was called with.
-    node
-        Its name in the traced graph.
+        What else it was called with, weights included.
     kind
         In words, as the measurement says it.
     switches
@@ -47,99 +50,152 @@ class Step:
         Of a unit: how many have settings of their own; 1 where all are alike.
     seen
         Of a unit: ``describe`` of one number for each channel.
+    call
+        By which `Calls` finds it again.
     """
 
     op: str
     inputs: list[int]
     name: str
-    module: nn.Module | None = None
+    shape: torch.Size = torch.Size([])  # noqa: RUF009  (it cannot change)
     settings: dict = field(default_factory=dict)
-    node: str = ""
     kind: str = ""
     switches: bool = False
     describe: Callable[[Tensor], Hinges] | None = None
     channels: int = 1
     seen: Hinges | None = None
+    call: str = ""
 
 
+_CONV = ("weight", "bias", "stride", "padding", "dilation", "groups")
 _POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
 _AVERAGE = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
-_RESIZE = ("size", "scale_factor", "mode", "align_corners")
-#: Modules that have a rule: the operation, the word for it in a name, and the settings read off the module.
-#: Elementwise ones need no row: `inspection.elementwise_modules` finds their unit.
-_MODULES = {
-    nn.Linear: ("linear", "linear", ()),
-    nn.Conv1d: ("conv", "conv1d", ()),
-    nn.Conv2d: ("conv", "conv2d", ()),
-    nn.BatchNorm1d: ("batch norm", "batch_norm", ()),
-    nn.BatchNorm2d: ("batch norm", "batch_norm", ()),
-    nn.MaxPool1d: ("max pool", "max_pool1d", _POOL),
-    nn.MaxPool2d: ("max pool", "max_pool2d", _POOL),
-    nn.AvgPool1d: ("average pool", "avg_pool1d", _AVERAGE),
-    nn.AvgPool2d: ("average pool", "avg_pool2d", _AVERAGE),
-    nn.AdaptiveAvgPool1d: ("adaptive average pool", "adaptive_avg_pool1d", ("output_size",)),
-    nn.AdaptiveAvgPool2d: ("adaptive average pool", "adaptive_avg_pool2d", ("output_size",)),
-    nn.Upsample: ("upsample", "upsample", _RESIZE),
-    nn.Flatten: ("flatten", "flatten", ("start_dim", "end_dim")),
-    nn.Identity: ("identity", "identity", ()),
-    nn.modules.dropout._DropoutNd: ("identity", "dropout", ()),
-}
-#: Functions and methods by the name torch calls them: the operation and its further arguments in order.
+#: Functions and methods by the name torch calls them: the operation and its further arguments in order. Elementwise
+#: ones need no row: they stand in the table of units.
 _FUNCTIONS = {
-    "max_pool1d": ("max pool", _POOL),
-    "max_pool2d": ("max pool", _POOL),
+    "linear": ("linear", ("weight", "bias")),
+    "conv1d": ("conv", _CONV),
+    "conv2d": ("conv", _CONV),
+    "batch_norm": ("batch norm", ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")),
+    "max_pool1d": ("max pool", (*_POOL, "return_indices")),
+    "max_pool2d": ("max pool", (*_POOL, "return_indices")),
     "avg_pool1d": ("average pool", _AVERAGE),
     "avg_pool2d": ("average pool", _AVERAGE),
     "adaptive_avg_pool1d": ("adaptive average pool", ("output_size",)),
     "adaptive_avg_pool2d": ("adaptive average pool", ("output_size",)),
-    "interpolate": ("upsample", _RESIZE),
-    "flatten": ("flatten", ("start_dim", "end_dim")),
+    "interpolate": ("upsample", ("size", "scale_factor", "mode", "align_corners")),
+    "pad": ("pad", ("pad", "mode", "value")),
     "mean": ("mean", ("dim", "keepdim")),
-    "add": ("sum", ()),
+    "add": ("sum", ("other",)),
     "dropout": ("identity", ("p", "training", "inplace")),
-    "contiguous": ("identity", ()),
-    "permute": ("rearrange", ()),
-    "getitem": ("rearrange", ()),
-    "view": ("view", ()),
-    "reshape": ("view", ()),
 }
-_SHAPES = ("size", "getattr", "getitem", "dim")
+#: Functions that arrange the numbers of one tensor anew; those that keep their order flatten, where all but the batch
+#: becomes one dimension.
+_KEEPS_ORDER = {"flatten", "view", "reshape", "squeeze", "unsqueeze", "unflatten"}
+_ARRANGE = _KEEPS_ORDER | {"permute", "transpose", "movedim", "__getitem__", "split", "chunk", "unbind"}
+#: Functions that do nothing to the numbers.
+_SAME = {"contiguous", "to", "double", "clone"}
+_ATTENTION = {"scaled_dot_product_attention", "multi_head_attention_forward", "softmax", "matmul", "bmm", "baddbmm",
+              "_transformer_encoder_layer_fwd", "einsum"}
+_NEITHER = ("__get__", "__set__", "size", "dim", "numel", "__len__")
+#: Other spellings of one operation.
+_ALIASES = {"__add__": "add", "__add": "add", "__radd__": "add"}
 
 
 def known_layers() -> list[str]:
     """Names of the layers and operations that have a rule."""
-    units = {name.replace("_", "") for name in ELEMENTWISE}
-    modules = {kind.__name__.strip("_") for kind in _MODULES}
-    modules |= {name for name in nn.modules.activation.__all__ if name.lower() in units}
-    functions = set(_FUNCTIONS) - {"view", "contiguous", "permute", "getitem"} | set(TABLE) & set(ELEMENTWISE)
-    return sorted(modules) + sorted(functions)
+    words = {name.replace("_", "") for name in {*ELEMENTWISE, *_FUNCTIONS}}
+    modules = {name for name in dir(nn) if name[0].isupper() and name.lower() in words}
+    modules |= {"BatchNorm1d", "BatchNorm2d", "Flatten", "Identity", "Upsample"}
+    return sorted(modules) + sorted({*_FUNCTIONS, *(set(TABLE) & set(ELEMENTWISE)), "flatten"})
 
 
-class _Tracer(fx.Tracer):
-    """Elementwise modules ``units`` are one call each, whoever wrote them."""
+class Calls(Opening):
+    """Sees the calls of a model that depend on its input, elementwise modules as one call each.
 
-    def __init__(self, units: set[str]):
+    Parameters
+    ----------
+    model
+        Its elementwise modules are changed for good: give a copy.
+    units
+        The paths of these modules.
+    made
+        ``made(call, path, word, given, args, kwargs, run)`` gives a call's result. ``call`` is its own name; ``path``
+        the module's, and ``word`` the operation's, empty for an elementwise module; ``given`` are the tensors among
+        ``args`` and ``kwargs`` that depend on the input, with the call that made each; ``run()`` computes.
+    """
+
+    def __init__(self, model: nn.Module, units, made: Callable):
         super().__init__()
-        self.units = units
+        self.model, self.made, self.scope = model, made, Scope(model)
+        for path in units:
+            module = model.get_submodule(path)
+            module.forward = self._as_one(path, module.forward)
 
-    def is_leaf_module(self, m, module_qualified_name):
-        return super().is_leaf_module(m, module_qualified_name) or module_qualified_name in self.units
+    def run(self, x: Tensor):
+        """What the model returns."""
+        self.depends, self.counts, self.in_unit, self.place = {id(x): (x, "")}, {}, False, "model"
+        with eagerly(), self.scope(), self:
+            return self.model(x)
+
+    def _as_one(self, path: str, forward: Callable) -> Callable:
+        def run(*args, **kwargs):
+            if self.in_unit:
+                return forward(*args, **kwargs)
+            self.in_unit = True
+            try:
+                return self._called(path, "", args, kwargs, lambda: forward(*args, **kwargs))
+            finally:
+                self.in_unit = False
+
+        return run
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        word, in_place = canonical(func)
+        word = _ALIASES.get(word, word)
+        if self.in_unit or word in _NEITHER:
+            return func(*args, **kwargs)
+        known = any(word in each for each in (_FUNCTIONS, TABLE, _ARRANGE, _SAME, _ATTENTION))
+        inside = None if known else self.inside(func)
+        if inside is not None:
+            return inside(*args, **kwargs)
+        if not (in_place and args and self._moves(args[0])):
+            return self._called(self.scope.path, word, args, kwargs, lambda: func(*args, **kwargs))
+        if args[0]._base is not None:
+            raise ValueError(f"{self.scope.path}:{word} writes into a part of another tensor, which has no rule to "
+                             "predict it: make a new tensor there")
+        # Into a copy, written back, so that what came before is left as it was.
+        target = args[0]
+        found = self._called(self.scope.path, word, args, kwargs, lambda: func(target.clone(), *args[1:], **kwargs))
+        self.depends[id(target)] = target, self.depends[id(found)][1]
+        return target.copy_(found)
+
+    def _moves(self, part) -> bool:
+        return isinstance(part, Tensor) and id(part) in self.depends
+
+    def _called(self, path: str, word: str, args, kwargs, run: Callable):
+        given = [self.depends[id(part)] for part in tree_leaves((args, kwargs)) if self._moves(part)]
+        if not given:
+            # Whatever does not depend on the input has its numbers.
+            with unset_fake_temporarily():
+                return run()
+        self.place = f"{path}:{word}"
+        self.counts[self.place] = self.counts.get(self.place, 0) + 1
+        call = f"{self.place}#{self.counts[self.place]}"
+        found = self.made(call, path, word, given, args, kwargs, run)
+        self.depends |= {id(part): (part, call) for part in tree_leaves(found) if isinstance(part, Tensor)}
+        return found
 
 
-def read_graph(model: nn.Module) -> tuple[fx.Graph, dict[str, ElementwiseModule]]:
-    """The calls that a model's code makes, by `torch.fx`, and its elementwise modules by their path."""
-    found = {path: elementwise(module) for path, module in model.named_modules(remove_duplicate=False)
-             if path and not _known(module)}
-    units = {path: unit for path, unit in found.items() if unit is not None}
-    return _Tracer(set(units)).trace(model), units
+def elementwise_modules(model: nn.Module) -> dict[str, ElementwiseModule]:
+    """The elementwise modules of a model by their path, whoever wrote them."""
+    found = {path: elementwise(module) for path, module in model.named_modules(remove_duplicate=False) if path}
+    return {path: unit for path, unit in found.items() if unit is not None}
 
 
-def _known(module: nn.Module):
-    return next((_MODULES[kind] for kind in type(module).__mro__ if kind in _MODULES), None)
-
-
-def steps(model: nn.Module) -> list[Step]:
-    """The calls of a model in order of execution; the first is its input, the last its output.
+def steps(model: nn.Module, shape: tuple[int, ...]) -> list[Step]:
+    """The calls of a model in order of execution; the first is its input of that shape, the last its output.
 
     Raises
     ------
@@ -147,120 +203,147 @@ def steps(model: nn.Module) -> list[Step]:
         For anything but a module.
     ValueError
         For a module in training mode that is not a function of its input there, for code that decides by its
-        numbers what to compute, and for a layer or operation without a rule, with those that have one.
+        numbers what to compute, inputs that do not fit, and a layer or operation without a rule, with those that have
+        one.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model is a torch.nn.Module, whose layers are read, not {type(model).__name__}")
     refuse_training(model)
-    try:
-        graph, units = read_graph(model)
-    except Exception as error:
-        raise ValueError(f"the layers of {type(model).__name__} cannot be read from its code ({error}): a prediction "
-                         "needs a model that always calls the same layers in the same order") from error
-    modules, place, found, calls = dict(model.named_modules()), {}, [], {}
-    needed = _needed(graph)
-    for node in graph.nodes:
-        step = _read(node, modules, units, place) if node in needed else None
-        if step is None:
-            continue
-        if step.op not in ("input", "output"):
-            calls[step.name] = calls.get(step.name, 0) + 1
-            step.name += "" if calls[step.name] == 1 else f"#{calls[step.name]}"
-        step.node = node.name
-        place[node] = len(found)
-        found.append(step)
-    return found
+    reader = _Reader(model)
+    found = reader.read(shape)
+    return _without_the_unneeded(found)
 
 
-def _needed(graph: fx.Graph) -> set:
-    """What the output depends on: heads that are left out need no rule."""
-    needed = {node for node in graph.nodes if node.op in ("output", "placeholder")}
-    for node in reversed(graph.nodes):
-        if node in needed:
-            needed.update(node.all_input_nodes)
-    return needed
+class _Reader:
+    """Makes a step of each call."""
+
+    def __init__(self, model: nn.Module):
+        self.model, self.units, self.names = model, elementwise_modules(model), CallNames()
+        own = copy.deepcopy(model).double().requires_grad_(False)
+        for module in own.modules():
+            module._forward_hooks.clear()
+        self.calls = Calls(own, self.units, self.made)
+
+    def read(self, shape: tuple[int, ...]) -> list[Step]:
+        self.found, self.of_call = [Step("input", [], "input", torch.Size(shape))], {"": 0}
+        place = home_of(self.model, torch.empty(0))
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True):
+                output = self.calls.run(torch.empty(2, *shape, dtype=torch.float64, device=place))
+        except _Refused as error:
+            raise ValueError(str(error)) from error.__cause__
+        except Exception as error:
+            raise ValueError(f"the layers of {type(self.model).__name__} cannot be read from its code ("
+                             f"{self.calls.place}: {str(error).splitlines()[0]}): a prediction needs a model that "
+                             "always calls the same layers in the same order, whatever its numbers are") from error
+        if not isinstance(output, Tensor):
+            raise ValueError(f"the model returns more than one tensor ({type(output).__name__}): wrap it in a module "
+                             "that returns the output to predict, (P, m)")
+        if id(output) not in self.calls.depends:
+            raise ValueError("the model's output does not depend on its input")
+        last = self.of_call[self.calls.depends[id(output)][1]]
+        return [*self.found, Step("output", [last], "output", output.shape[1:])]
+
+    def made(self, call, path, word, given, args, kwargs, run):
+        before = given[0][0].shape
+        try:
+            found = run()
+        except RuntimeError as error:
+            if isinstance(error, NotImplementedError) or not (word in _FUNCTIONS or word in TABLE or not word):
+                raise
+            raise _Refused(f"{path}:{word or self.units[path].name} does not take what it gets, of shape "
+                           f"{tuple(before[1:])} for each input: {str(error).splitlines()[0]}") from error
+        inputs = [self.of_call[each] for _, each in given]
+        with unset_fake_temporarily():
+            step = self._function(path, word, given, args, kwargs, before, found) if word else self._module(path)
+        if any(isinstance(part, Tensor) for part in tree_leaves(found)):
+            step.name = self.names.new(*step.name.rsplit(":", 1))
+            step.inputs, step.call = inputs if step.op in ("sum", "") else inputs[:1], call
+            step.shape = found.shape[1:] if isinstance(found, Tensor) else torch.Size()
+            self.of_call[call] = len(self.found)
+            self.found.append(step)
+        return found
+
+    def _module(self, path: str) -> Step:
+        unit = self.units[path]
+        joint = "." if ":" in unit.name else ":"
+        return self._unit(f"{path}{joint}{unit.name}", unit.describe, unit.channels, unit.switches, unit.kind)
+
+    def _function(self, path, word, given, args, kwargs, before, found) -> Step:
+        name = f"{path}:{word}"
+        first = next((key for key in ("input", "self", "x") if key in kwargs), None)
+        names = _FUNCTIONS.get(word, (None, ()))[1]
+        rest = args[1:] if first is None else args
+        settings = {key: part.detach().double() if isinstance(part, Tensor) and type(part) is not FakeTensor else part
+                    for key, part in [*zip(names or map(str, range(len(rest))), rest, strict=False),
+                                      *((key, part) for key, part in kwargs.items() if key != first)]}
+        if word in _ARRANGE or word in _SAME:
+            if not isinstance(found, Tensor) or not found.dim() or len(found) != 2:
+                return Step("", [], f"{name} that parts the batch")
+            kept = word in _SAME or (word in _KEEPS_ORDER and found.shape == before)
+            flat = word in _KEEPS_ORDER and tuple(found.shape[1:]) == (before[1:].numel(),)
+            return Step("identity" if kept else "flatten" if flat else "rearrange", [], name)
+        if word in ELEMENTWISE or (word in TABLE and word not in _FUNCTIONS):
+            return self._table_unit(name, word, rest, settings, len(given))
+        if word not in _FUNCTIONS:
+            return Step("", [], name)
+        op = _FUNCTIONS[word][0]
+        if word == "dropout" and settings.get("training", True):
+            raise _Refused(f"{name} draws at random: call it with training=self.training, and model.eval()")
+        if op == "sum" and (len(given) != 2 or given[0][0].shape != given[1][0].shape or settings.get("alpha", 1) != 1):
+            return Step("", [], f"{name} of anything but two layers' outputs of one shape")
+        if op == "max pool" and settings.pop("return_indices", False):
+            return Step("", [], f"{name} with its indices")
+        return Step(op, [], name, settings=settings, kind=op, switches=op == "max pool")
+
+    def _table_unit(self, name: str, word: str, rest: tuple, settings: dict, given: int) -> Step:
+        """A unit of the table called as a function, its weights looked up."""
+        parts = list(settings.items())
+        if given > 1 or any(isinstance(part, FakeTensor) for _, part in parts):
+            return Step("", [], f"{name} of several computed tensors")
+        args, named = [part for _, part in parts[:len(rest)]], dict(parts[len(rest):])
+
+        def described(x: Tensor) -> Hinges:
+            placed = [part.to(x) if isinstance(part, Tensor) else part for part in args]
+            return describe(word, (x, *placed), {key: part.to(x) if isinstance(part, Tensor) else part
+                                                 for key, part in named.items()}, smooth=True)
+
+        size = max((part.numel() for _, part in parts if isinstance(part, Tensor)), default=1)
+        seen = described(torch.zeros(1, size, dtype=torch.float64))
+        if not isinstance(seen, Hinges):
+            return Step("", [], name)
+        return self._unit(name, described, size, bool(seen.hinges), seen.kind)
+
+    def _unit(self, name: str, described: Callable, channels: int, switches: bool, kind: str) -> Step:
+        x = torch.zeros(1, channels, dtype=torch.float64)
+        return Step("unit", [], name, kind=kind, switches=switches, describe=described, channels=channels,
+                    seen=described(x.to(home_of(self.model, x))))
 
 
-def _read(node, modules, units, place) -> Step | None:
-    inputs = [place[each] for each in node.all_input_nodes if each in place]
-    if node.op == "placeholder":
-        return None if node.args and place else Step("input", [], "input")
-    if node.op == "output":
-        if len(node.all_input_nodes) != 1 or not isinstance(node.args[0], fx.Node):
-            raise ValueError("the model returns more than one tensor: wrap it in a module that returns the output "
-                             "to predict, (P, m)")
-        return Step("output", inputs, "output")
-    if node.op == "call_module":
-        return _read_module(node, modules[node.target], units.get(node.target), inputs)
-    if node.op == "get_attr":
-        return None
-    stack = node.meta.get("nn_module_stack") or {}
-    path = (list(stack.values())[-1][0] if stack else "") or "model"
-    word = "add" if node.target in (operator.add, operator.iadd) else canonical(node.target)[0]
-    if word in _SHAPES and not (word == "getitem" and inputs and node.args[0] in place):
-        return None
-    if word in ELEMENTWISE or (word in TABLE and word not in _FUNCTIONS):
-        return _read_unit(node, modules[""], f"{path}:{word}", word, inputs)
-    if word not in _FUNCTIONS or not inputs:
-        raise _unknown(f"{path}:{word}")
-    op, names = _FUNCTIONS[word]
-    settings = dict(zip(names, node.args[1:], strict=False)) | {k: v for k, v in node.kwargs.items() if k != "input"}
-    if word == "dropout" and settings.get("training", True):
-        raise ValueError(f"{path}:dropout draws at random: call it with training=self.training, and model.eval()")
-    if op == "sum":
-        inputs = [place[each] for each in node.args[:2] if isinstance(each, fx.Node) and each in place]
-        if len(inputs) != 2 or settings.get("alpha", 1) != 1:
-            raise _unknown(f"{path}:{word} of anything but two layers' outputs")
-    if op == "view":
-        # Only (batch, -1), which is what flatten does, can be told apart without numbers.
-        if len(node.args) != 3 or node.args[2] != -1:
-            raise _unknown(f"{path}:{word} to another shape than (batch, -1)")
-        op, settings = "flatten", {"start_dim": 1}
-        inputs = inputs[:1]
-    if op == "max pool" and settings.pop("return_indices", False):
-        raise _unknown(f"{path}:{word} with its indices")
-    return Step(op, inputs, f"{path}:{word}", None, settings, kind=op, switches=op == "max pool")
+class _Refused(ValueError):
+    """Said while the model runs, to be told apart from what its own code raises."""
 
 
-def _read_module(node, module: nn.Module, unit: ElementwiseModule | None, inputs: list[int]) -> Step:
-    known = _known(module)
-    if known is not None:
-        op, word, names = known
-        settings = {name: getattr(module, name) for name in names}
-        return Step(op, inputs, f"{node.target}:{word}", module, settings, kind=op, switches=op == "max pool")
-    if unit is None:
-        raise _unknown(f"{node.target} ({type(module).__name__})")
-    joint = "." if ":" in unit.name else ":"
-    x = torch.zeros(1, unit.channels, dtype=torch.float64)
-    seen = unit.describe(x.to(home_of(module, x)))
-    return Step("unit", inputs, f"{node.target}{joint}{unit.name}", module, kind=unit.kind, switches=unit.switches,
-                describe=unit.describe, channels=unit.channels, seen=seen)
+def _without_the_unneeded(found: list[Step]) -> list[Step]:
+    """What the output depends on: heads that are left out need no rule.
 
-
-def _read_unit(node, model: nn.Module, name: str, word: str, inputs: list[int]) -> Step:
-    """A unit of the table called as a function; weights among its arguments are looked up."""
-    def value(part):
-        if not isinstance(part, fx.Node):
-            return part
-        if part.op != "get_attr":
-            raise _unknown(f"{name} of several computed tensors")
-        return operator.attrgetter(part.target)(model).detach().double()
-
-    kwargs = {key: value(part) for key, part in node.kwargs.items() if key != "input"}
-    args = tuple(value(part) for part in node.args[1:])
-
-    def described(x: Tensor) -> Hinges:
-        moved = [part.to(x) if isinstance(part, Tensor) else part for part in args]
-        return describe(word, (x, *moved), {key: part.to(x) if isinstance(part, Tensor) else part
-                                            for key, part in kwargs.items()}, smooth=True)
-
-    size = max((part.numel() for part in [*args, *kwargs.values()] if isinstance(part, Tensor)), default=1)
-    seen = described(torch.zeros(1, size, dtype=torch.float64))
-    if not isinstance(seen, Hinges):
-        raise _unknown(name)
-    return Step("unit", inputs[:1], name, kind=seen.kind, switches=bool(seen.hinges), describe=described,
-                channels=size, seen=seen)
-
-
-def _unknown(what: str) -> ValueError:
-    return ValueError(f"{what} has no rule to predict it; those that have one: {', '.join(known_layers())}")
+    Of what has none, attention is named first.
+    """
+    needed = {0, len(found) - 1}
+    for n in range(len(found) - 1, 0, -1):
+        if n in needed:
+            needed.update(found[n].inputs)
+    unknown = [found[n] for n in sorted(needed) if not found[n].op]
+    for step in unknown:
+        if step.name.split(":")[-1].split("#")[0] in _ATTENTION:
+            raise ValueError(
+                f"{step.name} is a part of attention, which has no rule to predict it: what it passes on is a product "
+                "of maps that all depend on the input, so its kinks follow from joint moments of queries, keys and "
+                "values at all positions; attribute measures such a model, trace_line and smp as well")
+    if unknown:
+        raise ValueError(f"{unknown[0].name} has no rule to predict it; those that have one: "
+                         f"{', '.join(known_layers())}")
+    place = {n: at for at, n in enumerate(sorted(needed))}
+    for n in place:
+        found[n].inputs = [place[each] for each in found[n].inputs]
+    return [found[n] for n in place]

@@ -1,19 +1,21 @@
 """A trained network predicted from what each of its units does along another path of the same family.
 
-The model runs along the reference path only: there each unit's mean, variance, slope variance and gain are taken,
-and where a max pooling stands the covariances of its windows. On the path that is predicted nothing runs; what is
-left between the two is the Gaussian law.
+The model runs along the reference path only: there each unit's mean, variance, slope variance and gain are taken, in
+short stretches, and where a max pooling stands the covariances of its windows. On the path that is predicted nothing
+runs; what is left between the two is the Gaussian law, and how the paths differ.
 """
 
 import copy
+import itertools
+import math
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from smpcore.propagation.closed_forms.gaussian_max import leads_at, ties, with_zero
-from smpcore.propagation.closed_forms.unit_rule import crossing_number, hinge_rates, refuse_jumps, two_slopes
-from smpcore.propagation.layer_graph import Step, read_graph, steps
+from smpcore.propagation.closed_forms.gaussian_max import leads_at, tie_rates, ties, with_zero
+from smpcore.propagation.closed_forms.unit_rule import hinge_rates, refuse_jumps, two_slopes
+from smpcore.propagation.layer_graph import Calls, Step, elementwise_modules
 from smpcore.propagation.path_nodes import inputs
 from smpcore.propagation.random_weights.max_pool import check_size
 from smpcore.units import windows
@@ -25,208 +27,257 @@ _NUMBERS = 1 << 23
 
 
 class Moments:
-    """Mean, variance and mean square of slopes of each unit, and its mean |gain|, added up over parts."""
+    """Mean, variance, mean square and magnitude of slopes of each unit over time, and its mean |gain|, added up over
+    parts."""
 
     def __init__(self):
-        self.count, self.mean, self.squares, self.slopes, self.gains = 0, 0.0, 0.0, 0.0, 0.0
+        self.whole, self.mean, self.squares, self.slopes, self.speeds, self.gains = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
 
-    def add(self, before: tuple[Tensor, Tensor], gains: Tensor) -> None:
-        """``before`` values and slopes ``(P, …)``, ``gains`` ``(m, P, …)``."""
+    def add(self, weights: Tensor, before: tuple[Tensor, Tensor], gains: Tensor) -> None:
+        """``weights (P,)`` of the times, ``before`` values and slopes ``(P, …)``, ``gains (m, P, …)``."""
+        def total(x):
+            return torch.tensordot(weights, x, ([0], [0]))
+
         values, slopes = before
-        count, mean = len(values), values.mean(0)
-        squares, shift, total = ((values - mean) ** 2).sum(0), mean - self.mean, self.count + count
+        weights = weights.to(values)
+        part = float(weights.sum())
+        mean, whole = total(values) / part, self.whole + part
+        shift = mean - self.mean
         # Means of parts joined (T. Chan, G. Golub, R. LeVeque, 1979): no large numbers are taken from one another.
-        self.squares = self.squares + squares + shift**2 * (self.count * count / total)
-        self.mean = self.mean + shift * (count / total)
-        self.slopes = self.slopes + (slopes**2).sum(0)
-        self.gains = self.gains + gains.abs().sum(1)
-        self.count = total
+        self.squares = self.squares + total((values - mean) ** 2) + shift**2 * (self.whole * part / whole)
+        self.mean = self.mean + shift * (part / whole)
+        self.slopes = self.slopes + total(slopes**2)
+        self.speeds = self.speeds + total(slopes.abs())
+        self.gains = self.gains + total(gains.abs().transpose(0, 1))
+        self.whole = whole
 
     @property
     def var(self) -> Tensor:
-        return self.squares / (self.count - 1)
+        return self.squares / self.whole
 
     @property
     def slope_var(self) -> Tensor:
-        return self.slopes / self.count
+        return self.slopes / self.whole
 
     @property
     def size(self) -> Tensor:
         """``(m, …)``: mean |gain|."""
-        return self.gains / self.count
+        return self.gains / self.whole
 
 
 class Recorder:
-    """Runs a traced model along a path, part by part, and tells what passes the named calls."""
+    """Runs a model along a path, part by part, and tells what passes these calls."""
 
-    def __init__(self, model: nn.Module, graph: list[Step], names: set[str], path, times: Tensor):
+    def __init__(self, model: nn.Module, wanted: set[str], path):
         plain = copy.deepcopy(model).double().requires_grad_(False)
-        self.runner = _Interpreter(fx.GraphModule(plain, read_graph(plain)[0]), names)
-        self.path, self.times = path, times
+        self.calls = Calls(plain, elementwise_modules(plain), self._made)
+        self.wanted, self.path, self.size = wanted, path, 1
 
-    def parts(self, gains: bool = True):
-        """``calls, gains`` of each part: {call: (values, slopes)} that enter, {call: ``(m, P, …)``} of its output."""
-        start, size = 0, 1
-        while start < len(self.times):
-            values, slopes = inputs(self.path, self.times[start:start + size], "reference")
+    def parts(self, times: Tensor, gains: bool = True):
+        """``slice, before, gains`` of each part: {call: (values, slopes)} that enter, {call: ``(m, P, …)``} of its
+        output."""
+        start = 0
+        while start < len(times):
+            here = slice(start, min(start + self.size, len(times)))
+            values, slopes = inputs(self.path, times[here], "reference")
+            self.before, self.after = {}, {}
             with forward_ad.dual_level(), torch.enable_grad():
                 try:
-                    found = self.runner.run(forward_ad.make_dual(values.requires_grad_(gains), slopes))
+                    found = self.calls.run(forward_ad.make_dual(values.requires_grad_(gains), slopes))
                 except RuntimeError as error:
                     if "forward AD" in str(error):
                         raise
                     raise ValueError(f"the reference's inputs of shape {tuple(values.shape[1:])} do not fit the model: "
                                      f"{str(error).splitlines()[0]}") from error
                 outputs = forward_ad.unpack_dual(found).primal.flatten(1)
-            calls = {name: before for name, (before, _) in self.runner.calls.items()}
-            yield calls, self._gains(outputs) if gains else {}
-            kept = sum(after[0].numel() for _, after in self.runner.calls.values()) * (3 + outputs.shape[1])
-            start, size = start + size, max(1, _NUMBERS // max(1, kept))
+            yield here, self.before, self._gains(outputs) if gains else {}
+            kept = sum(after[0].numel() for after in self.after.values()) * (3 + outputs.shape[1])
+            start, self.size = here.stop, max(1, _NUMBERS // max(1, kept))
 
-    def passes(self, chosen: dict[int, tuple[str, Tensor, Tensor]]) -> dict[int, tuple[Tensor, Tensor]]:
-        """Values and slopes ``(P, W, k)`` of windows, along the whole path.
-
-        ``chosen`` has the call whose input they are of, the channel ``(W,)`` and the positions ``(W, k)``.
-        """
+    def passes(self, times: Tensor, chosen: dict) -> dict:
+        """Values and slopes ``(P, W, k)`` of windows, under the keys of ``chosen``: the call whose inputs they are of,
+        their channels ``(W,)`` and positions ``(W, k)``."""
         found = {number: ([], []) for number in chosen}
-        for calls, _ in self.parts(gains=False) if chosen else ():
-            for number, (name, channel, members) in chosen.items():
-                for rows, part in zip(found[number], calls[name], strict=True):
+        for _, before, _ in self.parts(times, gains=False) if chosen else ():
+            for number, (call, channel, members) in chosen.items():
+                for rows, part in zip(found[number], before[call], strict=True):
                     rows.append(part.flatten(2)[:, channel[:, None], members])
         return {number: tuple(torch.cat(rows) for rows in both) for number, both in found.items()}
 
     def _gains(self, outputs: Tensor) -> dict[str, Tensor]:
-        names, kept = zip(*((name, after) for name, (_, after) in self.runner.calls.items()), strict=True)
+        kept = list(self.after.values())
         rows = [torch.autograd.grad(outputs[:, m].sum(), kept, retain_graph=m + 1 < outputs.shape[1], allow_unused=True)
                 for m in range(outputs.shape[1])]
-        return {name: torch.stack([torch.zeros_like(kept[n]) if row[n] is None else row[n] for row in rows])
-                for n, name in enumerate(names)}
+        return {call: torch.stack([torch.zeros_like(kept[n]) if row[n] is None else row[n] for row in rows])
+                for n, call in enumerate(self.after)}
+
+    def _made(self, call, path, word, given, args, kwargs, run):
+        if call not in self.wanted:
+            return run()
+        primal, tangent = forward_ad.unpack_dual(given[0][0])
+        self.before[call] = primal.detach().clone(), torch.zeros_like(primal) if tangent is None else \
+            tangent.detach().clone()
+        primal, tangent = forward_ad.unpack_dual(run())
+        self.after[call] = primal.clone()
+        return forward_ad.make_dual(self.after[call].view_as(primal), tangent)
 
 
-class _Interpreter(fx.Interpreter):
-    """Runs a traced model and keeps what passes the named calls."""
-
-    def __init__(self, module: fx.GraphModule, names: set[str]):
-        super().__init__(module)
-        self.names, self.calls = names, {}
-
-    def run_node(self, n):
-        if n.name not in self.names:
-            return super().run_node(n)
-        given = self.fetch_args_kwargs_from_env(n)[0][0]
-        before = tuple(part.detach().clone() for part in forward_ad.unpack_dual(given))
-        primal, tangent = forward_ad.unpack_dual(super().run_node(n))
-        kept = primal.clone()
-        self.calls[n.name] = (before, kept)
-        return forward_ad.make_dual(kept.view_as(kept), tangent)
+# Of each pooling: windows that are looked at in one stretch, pairs of their signals that are integrated in all
+# stretches together and in each at least, and Sobol points in each of eight scrambles.
+_WINDOWS, _PAIRS, _FEWEST, _POINTS = 2048, 6400, 100, 8
+_INTERVALS = 8
 
 
-# Windows of a pooling that are integrated, drawn at random from all, and Sobol points in each of eight scrambles.
-_WINDOWS, _POINTS = 300, 32
+def stretches(times: Tensor) -> list[Tensor]:
+    """The times in stretches of at least eight intervals, which share their ends.
+
+    Within a stretch moments count as constant, so stretches are as short as the samples can carry: over eight intervals
+    the trapezoid rule gives the variance of a signal that runs straight 3% too high (2/8²), and that of one that bends
+    less; over four it would be 12%.
+    """
+    count = max(1, (len(times) - 1) // _INTERVALS)
+    ends = torch.linspace(0, len(times) - 1, count + 1).round().long().tolist()
+    return [times[first:last + 1] for first, last in itertools.pairwise(ends)]
 
 
-def predict_from_reference(model: nn.Module, reference, times: Tensor) -> list[tuple]:
+def predict_from_reference(model: nn.Module, graph: list[Step], reference, times: Tensor) -> list[tuple]:
     """``[(step, smp (m,), standard error (m,), kinks (m,))]`` for each call that can switch.
 
-    A unit's kinks: T λ/(σ√(2π)) exp(−μ²/2σ²) · |p − q| · E|gain|, with moments over the reference path. A window of
-    a max pooling is the maximum of its signals (`rules.max_pool_smp`). Behind a ReLU they are the ReLU's inputs, with
-    0 among them; where the leader passes 0 the kink is the ReLU's.
+    In each of the `stretches`, a unit's kinks are T λ/(σ√(2π)) exp(−μ²/2σ²) · |p − q| · E|gain|, with moments over the
+    reference there. A window of a max pooling is the maximum of its signals (`block_rules.max_pool_smp`). Behind a ReLU
+    they are the ReLU's inputs, with 0 among them; where the leader passes 0 the kink is the ReLU's.
 
-    The path is gone along in parts, twice where there is a pooling: for every unit's moments and gains, and then for
-    the windows that these tell to be worth it.
+    Each stretch is gone along in parts, twice where there is a pooling: for every unit's moments and gains, and then
+    for the windows that these tell to be worth it.
     """
-    graph = steps(model)
     switches = {n: step for n, step in enumerate(graph) if step.switches}
-    if not switches:
-        return []
-    recorder = Recorder(model, graph, {step.node for step in switches.values()}, reference, times)
-    seen = {step.node: Moments() for step in switches.values()}
-    for calls, gains in recorder.parts():
-        for name, moments in seen.items():
-            moments.add(calls[name], gains[name])
+    for step in switches.values():
+        if step.op != "max pool":
+            refuse_jumps(step.seen, step.name)
+    recorder = Recorder(model, {step.call for step in switches.values()}, reference)
+    found: dict[int, list[tuple[Tensor, ...]]] = {}
+    parted = stretches(times)
+    draws = max(_FEWEST, _PAIRS // len(parted))
+    for seed, stretch in enumerate(parted if switches else ()):
+        for n, part in _of_stretch(graph, switches, recorder, stretch, draws, seed):
+            found.setdefault(n, []).append(part)
+    return [(graph[n], sum(smp), sum(part**2 for part in error).sqrt(), sum(kinks))
+            for n, (smp, error, kinks) in sorted((n, zip(*parts, strict=True)) for n, parts in found.items())]
+
+
+def _of_stretch(graph: list[Step], switches: dict[int, Step], recorder: Recorder, times: Tensor, draws: int,
+                seed: int):
+    """``step, (smp, error, kinks)`` of every call that can switch, in one stretch."""
     duration = float(times[-1] - times[0])
-    found = {n: _elementwise(step, seen[step.node], duration) for n, step in switches.items() if step.op != "max pool"}
-    pools = {n: _Pool(graph, n, seen) for n, step in switches.items() if step.op == "max pool"}
-    rows = recorder.passes({n: (pool.source, pool.channel, pool.members.clamp(min=0))
-                            for n, pool in pools.items() if pool.live})
-    for n, pool in pools.items():
-        found |= pool.predicted(rows.get(n), duration)
-    return [(graph[number], *parts) for number, parts in sorted(found.items())]
+    weights = torch.nn.functional.pad(times.diff(), (1, 1)).unfold(0, 2, 1).mean(-1)
+    seen = {step.call: Moments() for step in switches.values()}
+    for here, before, gains in recorder.parts(times):
+        for call, moments in seen.items():
+            moments.add(weights[here], before[call], gains[call])
+    pools = {n: _Pool(graph, n, seen, draws, seed) for n, step in switches.items() if step.op == "max pool"}
+    rows = recorder.passes(times, {(n, source): (source, pool.channel, pool.members.clamp(min=0))
+                                   for n, pool in pools.items() if len(pool.channel) for _, source, _ in pool.looks})
+    for n, step in switches.items():
+        if n in pools:
+            mine = {source: row for (pool, source), row in rows.items() if pool == n}
+            yield from pools[n].predicted(mine, weights / duration, duration)
+        elif all(n != number for pool in pools.values() for number, *_ in pool.looks):
+            yield n, _elementwise(step, seen[step.call], duration)
 
 
 def _elementwise(step: Step, seen: Moments, duration: float) -> tuple[Tensor, Tensor, Tensor]:
     """Rice's formula at each hinge with each unit's own moments, times its own mean |gain|: ``(m,)`` each."""
-    refuse_jumps(step.seen, step.name)
     unit = step.describe(seen.mean[None])
     hinges = hinge_rates(unit, seen.mean, seen.var, seen.slope_var)
     made = sum(rate for rate, *_ in hinges)
-    crossed = sum(rate / torch.where(step == 0, 1.0, step.abs()) for rate, _, step in hinges)
+    crossed = sum(rate / torch.where(bend == 0, 1.0, bend.abs()) for rate, _, bend in hinges)
     smp = duration * (seen.size * made).flatten(1).sum(-1)
-    kinks = duration * ((seen.size > 0) * crossing_number(torch.as_tensor(crossed), seen.slope_var)).flatten(1).sum(-1)
+    # Within a stretch a slope may keep its sign, so its own mean magnitude is taken in place of a Gaussian's.
+    crossed = crossed * seen.speeds / torch.where(seen.slopes > 0, seen.slopes, 1.0)
+    kinks = duration * ((seen.size > 0) * crossed).flatten(1).sum(-1)
     return smp, torch.zeros_like(smp), kinks
 
 
 class _Pool:
-    """A max pooling: which of its windows are integrated, and what they give."""
+    """A max pooling in one stretch: which of its windows are looked at, and what they give.
 
-    def __init__(self, graph: list[Step], number: int, seen: dict[str, Moments]):
+    ``looks`` are one for swaps of the lead and, with a two-slope unit before it that nothing else reads, one for the
+    leader's crossings of 0, which are the unit's kinks: the step that they belong to, the call whose inputs the signals
+    are, and whether zero takes part. Behind a ReLU the swaps as well are those of its inputs above 0. A unit that falls
+    below 0 is never the leader there.
+    """
+
+    def __init__(self, graph: list[Step], number: int, seen: dict[str, Moments], draws: int, seed: int):
         step = graph[number]
-        before = step.inputs[0]
-        slopes = two_slopes(graph[before].seen) if graph[before].op == "unit" else None
-        self.number, self.relu = number, before if slopes and slopes[:2] == (1, 0) else None
-        self.alone = self.relu is not None and sum(self.relu in each.inputs for each in graph) == 1
-        self.source = graph[before].node if self.relu is not None else step.node
-        where, _ = windows(seen[step.node].mean.shape[1:], **step.settings)
+        unit = graph[step.inputs[0]]
+        self.draws, self.generator = draws, torch.Generator().manual_seed(seed)
+        moments = seen[step.call]
+        where, _ = windows(moments.mean.shape[1:], **step.settings)
         check_size(step, where)
-        self.size = seen[step.node].size.flatten(2)
-        # Windows that the output notices most are drawn most often, and weighted with the inverse of their chance.
-        chance = self.size.sum(0).flatten()
-        self.live = float(chance.sum()) > 0
-        if not self.live:
-            return
-        self.chance = chance / chance.sum()
-        generator = torch.Generator().manual_seed(0)
-        count = min(_WINDOWS, 2 * len(chance))
-        picked = torch.multinomial(self.chance.cpu(), count, replacement=True, generator=generator)
-        self.picked = picked.to(chance.device)
-        self.channel, self.window = self.picked // self.size.shape[2], self.picked % self.size.shape[2]
-        self.members = where.to(chance.device)[self.window]
+        where, size = where.to(moments.mean.device), moments.size.flatten(2)
+        # Windows that move, and that the output notices, are drawn more often, and weighted with the inverse of their
+        # chance.
+        speed = moments.slope_var / torch.where(moments.var > 0, moments.var, torch.inf).sqrt()
+        speed = (speed.flatten(1)[:, where.clamp(min=0)] * (where >= 0)).sum(-1)
+        chance = (size.sum(0) * speed).flatten()
+        picked = chance.nonzero()[:, 0]
+        share = torch.ones_like(chance)
+        if len(picked) > _WINDOWS:
+            picked = torch.multinomial(chance.cpu(), _WINDOWS, replacement=True, generator=self.generator).to(picked)
+            share = chance / chance.sum() * _WINDOWS
+        self.share = 1 / share[picked]
+        self.size = size.flatten(1)[:, picked] * self.share
+        self.channel, self.members = picked // len(where), where[picked % len(where)]
+        slopes = two_slopes(unit.seen) if unit.op == "unit" else None
+        relu = slopes is not None and slopes[:2] == (1, 0)
+        self.looks = [(number, unit.call if relu else step.call, relu)]
+        self.step = size.new_ones(())
+        if slopes is not None and sum(step.inputs[0] in each.inputs for each in graph) == 1:
+            self.looks.append((step.inputs[0], unit.call, True))
+            above, below = (torch.as_tensor(part).to(size).flatten().expand(len(moments.mean))[self.channel]
+                            for part in unit.seen.hinges[0][1:3][::-1])
+            self.step = torch.where(below >= 0, (above - below).abs(), 0.0)
 
-    def predicted(self, rows: tuple[Tensor, Tensor] | None, duration: float) -> dict[int, tuple[Tensor, ...]]:
-        """Swaps of the lead, and for a ReLU before it where the leader passes 0: ``{step: (smp, error, kinks)}``."""
+    def predicted(self, rows: dict[int, tuple[Tensor, Tensor]], weights: Tensor, duration: float):
+        """``step, (smp, error, kinks)`` of each look."""
+        for number, source, zero in self.looks:
+            own = number != self.looks[0][0]
+            smp = kinks = self.size.new_zeros(len(self.size), 1)
+            found = self._drawn(rows.get(source), weights, zero, own)
+            if found is not None:
+                made, at, strength, ties = found
+                smp = duration * made * self.size[:, at] * strength * (self.step[at] if own else 1)
+                kinks = duration * made * self.share[at] * (self.size[:, at] > 0) * ties
+            yield number, (smp.mean(-1), smp.std(-1, correction=0) / math.sqrt(self.draws), kinks.mean(-1))
+
+    def _drawn(self, rows, weights: Tensor, with_0: bool, own: bool):
+        """Pairs of signals drawn, those that meet most, and most strongly, most often: the chance that they lead over
+        that of being drawn, the window, strength and number of ties; None where there is nothing to draw."""
         if rows is None:
-            zero = self.size.new_zeros(len(self.size))
-            return dict.fromkeys([self.number, *([self.relu] if self.alone else [])], (zero, zero, zero))
-        mean, cov, slope_cov = _moments(*rows, self.members < 0)
-        weight = duration * self.size[:, self.channel, self.window] / self.chance[self.picked]
-        if self.relu is not None:
+            return None
+        mean, cov, slope_cov = _moments(*rows, weights)
+        leads = self.members >= 0
+        if with_0:
             mean, cov, slope_cov = with_zero(mean, cov, slope_cov)
-        found = ties(cov, slope_cov, mean, torch.ones_like(mean, dtype=torch.bool))
-        leads, zero = leads_at(found, _POINTS), found.second == self.members.shape[1]
-
-        def made(pairs):
-            smp, ties = ((leads * each)[..., pairs].sum(-1) for each in (found.strength, found.number))
-            seen = duration / self.chance[self.picked] * (weight > 0)
-            return *_weighted(smp, weight), _weighted(ties, seen)[0]
-
-        return {self.number: made(~zero)} | ({self.relu: made(zero)} if self.alone else {})
-
-
-def _weighted(rate: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over windows of rates ``(S, W)`` times weights ``(m, W)``, and its error: of the draw of windows, and of
-    the integration, which its scrambles tell."""
-    each = rate[:, None] * weight
-    error = each.mean(0).var(-1) / each.shape[-1]
-    if len(each) > 1:
-        error = error + each.mean(-1).var(0) / len(each)
-    return each.mean((0, -1)), error.sqrt()
+            leads = torch.nn.functional.pad(leads, (0, 1), value=True)
+        i, j = torch.triu_indices(leads.shape[1], leads.shape[1], 1, device=mean.device)
+        meant = (j == leads.shape[1] - 1) == own if with_0 else True
+        chance = tie_rates(cov, slope_cov, mean, i, j)[0] * (leads[:, i] & leads[:, j] & meant)
+        chance = (chance * (self.size.sum(0) * (self.step if own else 1))[:, None]).flatten()
+        if not bool((chance > 0).any()):
+            return None
+        chance = chance / chance.sum()
+        picked = torch.multinomial(chance.cpu(), self.draws, replacement=True, generator=self.generator).to(mean.device)
+        at, pair = picked // len(i), picked % len(i)
+        found, each = ties(cov[at], slope_cov[at], mean[at], leads[at]), torch.arange(len(at), device=mean.device)
+        one = found._replace(mean=found.mean[each, pair], cov=found.cov[each, pair])
+        strength, slopes = found.strength[each, pair], torch.nn.functional.pad(rows[1], (0, int(with_0)))
+        apart = slopes[:, at, i[pair]] - slopes[:, at, j[pair]]
+        number = strength * (weights @ apart.abs()) / (weights @ apart**2)
+        return leads_at(one, _POINTS).mean(0) / chance[picked], at, strength, number
 
 
-def _moments(values: Tensor, slopes: Tensor, missing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Means and covariances ``(W, k[, k])`` over time; what lies beyond the border stays far below all others."""
-    mean = values.mean(0)
-    centred = values - mean
-    there = (~missing[:, :, None] & ~missing[:, None, :]).to(mean)
-    cov, slope_cov = (torch.einsum("pwi,pwj->wij", part, part) / len(part) * there for part in (centred, slopes))
-    far = mean.amin(-1, keepdim=True) - 40 * torch.diagonal(cov, dim1=-2, dim2=-1).amax(-1, keepdim=True).sqrt() - 1
-    return torch.where(missing.to(mean.device), far, mean), cov, slope_cov
+def _moments(values: Tensor, slopes: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Means and covariances ``(W, k[, k])`` over time."""
+    mean = torch.einsum("p,pwi->wi", weights, values)
+    return mean, *(torch.einsum("p,pwi,pwj->wij", weights, part, part) for part in (values - mean, slopes))

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from smpcore.inspection import with_tangent
+
 __all__ = ["chosen_times", "inputs", "motion"]
 
 # Inputs that are held at once while the whole path is looked over.
@@ -26,19 +28,10 @@ def inputs(path, times: Tensor, name: str = "path") -> tuple[Tensor, Tensor]:
         raise TypeError(f"the {name} is a function of times t (P,) that gives inputs (P, *input_shape), not "
                         f"{type(path).__name__}")
     with forward_ad.dual_level():
-        found = path(forward_ad.make_dual(times, torch.ones_like(times)))
-        if not isinstance(found, Tensor):
-            raise TypeError(f"the {name} returned {type(found).__name__}, not a tensor of inputs (P, *input_shape)")
-        values, slopes = forward_ad.unpack_dual(found)
-    if values.dim() < 2 or len(values) != len(times):
-        raise ValueError(f"the {name} returned shape {tuple(values.shape)} for {len(times)} times: one input for each "
-                         "is needed, (P, *input_shape)")
-    if values.dim() > 4:
+        values, slopes = forward_ad.unpack_dual(with_tangent(path, times, name))
+    if not 2 <= values.dim() <= 4:
         raise ValueError(f"the {name}'s inputs have shape {tuple(values.shape[1:])}: (features,), (C, L) or (C, H, W) "
                          "are known")
-    if slopes is None:
-        raise ValueError(f"the {name} carries no tangent: compute its inputs from t by differentiable torch "
-                         "operations, without detach() or numpy")
     for part, what in ((values, "values"), (slopes, "slopes")):
         bad = (~part.isfinite()).flatten(1).any(1).nonzero()
         if len(bad):

@@ -7,14 +7,15 @@ backward, the mean squared gains. A layer adds
 
     ∫ Σ_u |p − q| (λ_u − c_u²/σ_u²)/(σ_u √(2π)) · E|gain_u| dt
 
-(Rice's formula at every unit, on a path that need not be stationary), a max pooling its swaps of the lead. Our own
-derivation from the task set by R. Liu, C.-W. Wong, H. Dai, arXiv:2103.14731 (2021); the forward recursion of values
-is that of R. Neal, 1996, and Y. Cho and L. Saul, NIPS 2009.
+(Rice's formula at every unit, on a path that need not be stationary), a max pooling its changes of the largest
+input. Our own derivation (notebook 06, "How it is computed") from the task set by R. Liu, C.-W. Wong, H. Dai,
+arXiv:2103.14731 (2021); the forward recursion of values is that of R. Neal, 1996, and Y. Cho and L. Saul, NIPS 2009.
 """
 
+import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +25,7 @@ from smpcore.propagation.layer_graph import steps
 from smpcore.propagation.measured_moments import predict_from_reference
 from smpcore.propagation.path_nodes import chosen_times, inputs
 from smpcore.propagation.random_weights.recursion import walk
-
-_NOTHING = ValueError("the model has no layer that can switch: its SMP is 0")
+from smpcore.propagation.weight_spread import relative_spread
 
 __all__ = ["LayerPrediction", "NetworkPrediction", "predict_network"]
 
@@ -86,10 +86,67 @@ class NetworkPrediction:
     nodes: int
     nodes_error: Tensor
     moments: str = "weights"
+    relative_spread: Callable[[], Tensor] | None = field(default=None, repr=False)
 
     @property
     def kinks(self) -> Tensor:
-        return sum(layer.kinks for layer in self.layers)
+        return sum((layer.kinks for layer in self.layers), torch.zeros_like(self.total))
+
+    @functools.cached_property
+    def std(self) -> Tensor:
+        """``(m,)`` standard deviation of SMP over draws of the weights, simulated when it is first asked for.
+
+        The prediction times the relative scatter of 128 networks whose weights are drawn from the model's, layer by
+        layer and with random signs (`weight_spread`); its own relative error is about 6%.
+
+        Raises
+        ------
+        ValueError
+            With measured moments, which are those of one network.
+        """
+        if self.relative_spread is None:
+            raise ValueError("moments='measured' are those of one network, whose SMP does not scatter over weights: "
+                             "std is there with moments='weights'")
+        return self.total * self.relative_spread() if self.layers else torch.zeros_like(self.total)
+
+    def errors(self, reference, path):
+        """A measured prediction's two errors apart, by layer and in total, as a pandas frame.
+
+        Parameters
+        ----------
+        reference, path
+            What was measured on the reference and on the path (`smpcore.attribute`): anything with ``layers`` that have
+            a ``name`` and ``smp (m,)``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns layer (and ``"total"``), output, predicted, on_reference, on_path; law, predicted over on_reference:
+            what is wrong with the Gaussian law, and no prediction, for both are of one path; and transfer, on_reference
+            over on_path: how the two paths differ.
+
+        Raises
+        ------
+        ValueError
+            For moments="weights", which have no reference, and for measurements of other layers.
+        """
+        import smpcore
+
+        if self.moments != "measured":
+            raise ValueError("moments='weights' have no reference, so no error of transfer: compare total with the "
+                             "mean over drawn networks")
+        names = [layer.name for layer in self.layers]
+        parts = [{layer.name: layer.smp for layer in each.layers} for each in (self, reference, path)]
+        for by_name in parts:
+            if not set(names) <= set(by_name):
+                raise ValueError(f"the measurement has layers {', '.join(by_name)}, the prediction {', '.join(names)}: "
+                                 "measure the same model")
+            by_name["total"] = sum(by_name[name] for name in names)
+        frame = smpcore.need("pandas").DataFrame(
+            [(name, output, *(float(by_name[name][output]) for by_name in parts))
+             for name in [*names, "total"] for output in range(len(self.total))],
+            columns=["layer", "output", "predicted", "on_reference", "on_path"])
+        return frame.assign(law=frame.predicted / frame.on_reference, transfer=frame.on_reference / frame.on_path)
 
     def to_frame(self):
         """Long format: a pandas frame with columns layer, kind, output, smp, smp_se, kinks, how."""
@@ -108,7 +165,8 @@ def predict_network(model: nn.Module, path: Callable[[Tensor], Tensor], times: T
     Parameters
     ----------
     model
-        Any module whose layers are known, in evaluation mode; its code is read, no number goes through it.
+        Any module whose layers are known, in evaluation mode. A copy is run on a tensor without numbers, which tells
+        its calls, whatever code it consists of. An output that is no tensor needs a wrapper.
     path
         ``path(t: (P,) float64) -> (P, *input_shape)``, input shape (features,), (C, L) or (C, H, W).
     times
@@ -116,8 +174,9 @@ def predict_network(model: nn.Module, path: Callable[[Tensor], Tensor], times: T
         of |x'|²/|x| to be that of all times to 1%.
     moments
         ``"weights"``: the mean over networks whose weights are drawn with the second moments, layer by layer, of
-        the model's. ``"measured"``: each unit's mean, variances and gain are taken along ``reference``, for a
-        trained network; only the Gaussian law is then left.
+        the model's. ``"measured"``: each unit's mean, variances and gain are taken along ``reference``, in stretches of
+        eight intervals between ``times``, for a trained network; only the Gaussian law is then left. How far that law
+        is off, and how far the reference differs from the path, `NetworkPrediction.errors` keeps apart.
     reference
         Another path of the same family, for ``"measured"``; evaluated at ``times``. The model runs on it alone.
 
@@ -131,16 +190,24 @@ def predict_network(model: nn.Module, path: Callable[[Tensor], Tensor], times: T
         For a layer without a rule (its name, and those that have one), a model in training mode with batch norm or
         dropout, weights that are not finite, times that do not increase; a path or reference without a tangent, not
         finite, or whose inputs do not fit; one that moves too unevenly for its nodes; ``moments`` and ``reference``
-        that do not go together, a reference that is the path itself; a pooling window over 16.
+        that do not go together, a reference that is the path itself; a pooling window over 16; a map of more than 2,500
+        positions of which all pairs are needed.
 
     Notes
     -----
     Assumes wide layers whose weights are drawn independently, each with mean 0: biases and a batch norm's shifts enter
-    by their mean squares, so what all channels have in common is taken for scatter between them. Measured for a CNN of
-    24 channels on 14×14 pictures and 300 times, one thread: 0.5 s and 0.2 GB with average pooling, 1.1 to 1.5 s and
-    0.3 GB with max pooling. Both grow with the square of the positions of the largest map, where a later layer joins
-    positions, and else with their number. ``"measured"`` goes along the reference in parts of 64 MB, twice where there
-    is a max pooling.
+    by their mean squares, so what all channels have in common is taken for scatter between them. Of n channels the
+    mean square σ² of a layer fluctuates from draw to draw, by a relative variance of 0.4/n to 1.1/n in CNNs with
+    average pooling. The mean rate of switches is then not that of the mean σ²: by 1% to 2% at 24 channels for units
+    that switch near 0, but by a factor in the tail, where Hardswish switches (4 at 48 channels, 3 at 96). Channels of a
+    depthwise convolution each read one channel, whose size is its own, so they are not quite Gaussian: MobileNets are
+    predicted a fifth to a quarter too high.
+
+    Moments of pairs of positions are carried where a max pooling's windows, an average pooling or an upsampling need
+    them for what switches behind, and only there. Measured on one thread: a CNN of 24 channels on 14×14 pictures 0.5 s
+    and 0.2 GB with average pooling, 1.1 to 1.5 s and 0.3 GB with max pooling; ResNet-18 on 224×224 pictures 2 minutes
+    and 0.9 GB. Windows of maps with more than 128 are drawn at random. ``"measured"`` goes along the reference in parts
+    of 64 MB, twice where there is a max pooling.
     """
     times = checked_times(times)
     if moments not in ("weights", "measured"):
@@ -149,12 +216,14 @@ def predict_network(model: nn.Module, path: Callable[[Tensor], Tensor], times: T
         raise ValueError("moments='measured' needs reference, another path of the same family, and "
                          "moments='weights' takes none")
     _check_weights(model)
-    if moments == "measured":
-        return _measured(model, path, reference, times.to(home_of(model, times)))
-    graph = steps(model)
     times = times.to(home_of(model, times))
+    if moments == "measured":
+        return _measured(model, path, reference, times)
+    graph = steps(model, inputs(path, times[:1])[0].shape[1:])
     nodes = times[chosen_times(path, times)]
-    return _integrated(walk(graph, inputs(path, nodes)), nodes)
+    found = walk(graph, inputs(path, nodes)) if any(step.switches for step in graph) else []
+    spread = functools.partial(relative_spread, model, graph, path, times)
+    return _integrated(found, nodes, times.new_zeros(graph[-1].shape.numel()), spread)
 
 
 def _check_weights(model) -> None:
@@ -166,12 +235,12 @@ def _check_weights(model) -> None:
 
 def _measured(model, path, reference, times: Tensor) -> NetworkPrediction:
     _check_reference(path, reference, times)
-    found = predict_from_reference(model, reference, times)
-    if not found:
-        raise _NOTHING
+    graph = steps(model, inputs(reference, times[:1], "reference")[0].shape[1:])
+    found = predict_from_reference(model, graph, reference, times)
     layers = [_layer(step.name, step.kind, *numbers) for step, *numbers in found]
-    total = sum(layer.smp for layer in layers)
-    error = sum(layer.smp_se**2 for layer in layers).sqrt()
+    nothing = times.new_zeros(graph[-1].shape.numel())
+    total = sum((layer.smp for layer in layers), nothing)
+    error = sum((layer.smp_se**2 for layer in layers), nothing).sqrt()
     return NetworkPrediction(total, error, layers, len(times), torch.zeros_like(total), "measured")
 
 
@@ -191,21 +260,20 @@ def _layer(name: str, kind: str, smp: Tensor, error: Tensor, kinks: Tensor) -> L
     return LayerPrediction(name, kind, smp, error, kinks, "simulated" if bool((error > 0).any()) else "closed form")
 
 
-def _integrated(found, nodes: Tensor) -> NetworkPrediction:
-    """Rates (R, P, m) of each layer, integrated over time; replicates give the error."""
+def _integrated(found, nodes: Tensor, nothing: Tensor, spread: Callable) -> NetworkPrediction:
+    """Rates (R, P, m) of each layer, integrated over time; replicates give the error. ``nothing`` is (m,) zeros."""
     def over(rates, at):
         return torch.trapezoid(rates, at, dim=1)
 
     half = torch.cat([torch.arange(0, len(nodes) - 1, 2), torch.tensor([len(nodes) - 1])]).to(nodes.device)
-    layers, whole, coarse = [], 0.0, 0.0
+    layers, whole, coarse = [], nothing[None], nothing[None]
     for part in found:
         each = over(part.rates, nodes)
         whole, coarse = whole + each, coarse + over(part.rates[:, half], nodes[half])
         kinks = over(part.kinks, nodes).mean(0).expand(each.shape[1])
         layers.append(_layer(part.name, part.kind, each.mean(0), _error(each), kinks))
-    if not layers:
-        raise _NOTHING
-    return NetworkPrediction(whole.mean(0), _error(whole), layers, len(nodes), (whole - coarse).mean(0).abs())
+    return NetworkPrediction(whole.mean(0), _error(whole), layers, len(nodes), (whole - coarse).mean(0).abs(),
+                             relative_spread=spread)
 
 
 def _error(each: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ import torch
 from scipy.special import ive
 from torch import Tensor
 
-from smpcore.paths.checks import are_numbers, is_number, is_whole
+from smpcore.arguments import Kind, whole
+from smpcore.paths.checks import are_numbers, is_number
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ FAMILIES = {
 }
 NAMES = ("periodic", *FAMILIES)
 
+# Kinds of arguments, and those of a grid of samples.
+NUMBER = Kind(object, ": it must be a finite number", is_number)
+ABOVE_0 = Kind(object, ": it must be positive and finite", lambda value: is_number(value, above=0))
+GRID = {"samples": whole(2), "duration": ABOVE_0, "count": whole()}
+
 # Numbers drawn at a time, which bounds the memory that drawing takes, and numbers in a result: 2 GiB of float64.
 AT_ONCE, _MOST = 1 << 22, 1 << 28
 
@@ -98,15 +104,6 @@ def harmonics(length_scale: float, count: int) -> Tensor:
     """Power of the harmonics 0 … count−1 of exp(−2 sin²(θ/2)/ℓ²), one side of the series."""
     order = torch.arange(count, dtype=torch.float64)
     return torch.as_tensor(ive(order.numpy(), 1 / length_scale**2))
-
-
-def check_grid(samples: int, duration: float, count: int, each: int = 1) -> None:
-    """Refuse what cannot be drawn; ``each`` is how many values a signal has at one time."""
-    if not is_whole(samples, 2) or not is_whole(count, 1) or not is_number(duration, above=0):
-        raise ValueError(
-            f"samples = {samples!r}, duration = {duration!r}, count = {count!r}: at least 2 samples, a positive "
-            "duration and one signal are needed, samples and count whole numbers")
-    check_size(samples * count * each, f"{count} signals of {samples} samples")
 
 
 def check_size(numbers: float, what: str) -> None:

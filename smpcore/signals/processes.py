@@ -1,7 +1,7 @@
 """Random signals whose kinks and slopes are known: the ground truth of every measurement and prediction.
 
 Gaussian processes have no kinks (circulant embedding: C. Dietrich and G. Newsam, SIAM J. Sci. Comput. 18, 1997),
-sums of hinges have exactly the given ones, and in moving pictures several pixels see one smooth field.
+sums of hinges have exactly the given ones.
 Everything is drawn on the CPU from the seed and then moved: the same signals on every device.
 """
 
@@ -14,8 +14,9 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
+from smpcore.arguments import Kind, checked, whole
 from smpcore.device import resolve
-from smpcore.paths.checks import generator, is_number, is_whole
+from smpcore.paths.checks import generator, is_number
 from smpcore.signals import kernels
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
 # round, up to _LONGEST durations; the grid is refined until all but _MISSING of the slope variance is on it.
 _DIED_OUT, _LONGEST = 1e-6, 16
 _MISSING, _FINEST = 1e-4, 64
+_NOT_NEGATIVE = Kind(object, ": it must be a finite number of at least 0",
+                     lambda value: is_number(value) and value >= 0)
 
 
 class Signals(NamedTuple):
@@ -52,14 +55,8 @@ class HingeSignals(NamedTuple):
         return self.kink_jumps.abs().sum(-1)
 
 
-def autocovariance(
-    kernel: str,
-    lags: Tensor,
-    *,
-    length_scale: float | Sequence[float],
-    variance: float | Sequence[float] = 1.0,
-    period: float | None = None,
-) -> Tensor:
+def autocovariance(kernel: str, lags: Tensor, *, length_scale: float | Sequence[float],
+                   variance: float | Sequence[float] = 1.0, period: float | None = None) -> Tensor:
     """r(τ) of the signals that `gaussian_process` draws, in closed form.
 
     Parameters
@@ -77,13 +74,12 @@ def autocovariance(
     Raises
     ------
     TypeError
-        For lags that are no tensor.
+        For lags that are no tensor of real numbers.
     ValueError
-        For a kernel that is not known, and a length, variance or period that is not positive.
+        For NaN or infinity, a kernel that is not known, and a length, variance or period that is not positive.
     """
     parts = kernels.components(length_scale, variance)
-    if not isinstance(lags, Tensor):
-        raise TypeError(f"lags is a torch tensor, not {type(lags).__name__}")
+    _check_finite("lags", lags)
     if kernel == "periodic":
         angle = 2 * math.pi * lags / _need_period(period)
         return sum(part * torch.exp((torch.cos(angle) - 1) / length**2) for length, part in parts)
@@ -91,13 +87,8 @@ def autocovariance(
     return sum(part * shape(lags / length) for length, part in parts)
 
 
-def slope_variance(
-    kernel: str,
-    *,
-    length_scale: float | Sequence[float],
-    variance: float | Sequence[float] = 1.0,
-    period: float | None = None,
-) -> float:
+def slope_variance(kernel: str, *, length_scale: float | Sequence[float], variance: float | Sequence[float] = 1.0,
+                   period: float | None = None) -> float:
     """λ = −r''(0), the variance of the slope, infinite for a kernel whose signals have none.
 
     Parameters are those of `gaussian_process`; the result is in value units squared per unit of t squared.
@@ -109,18 +100,10 @@ def slope_variance(
     return sum(part * unit / length**2 for length, part in parts)
 
 
-def gaussian_process(
-    kernel: str,
-    samples: int,
-    duration: float,
-    *,
-    count: int = 1,
-    length_scale: float | Sequence[float] = 0.5,
-    variance: float | Sequence[float] = 1.0,
-    period: float | None = None,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-) -> Signals:
+@checked(**kernels.GRID)
+def gaussian_process(kernel: str, samples: int, duration: float, *, count: int = 1,
+                     length_scale: float | Sequence[float] = 0.5, variance: float | Sequence[float] = 1.0,
+                     period: float | None = None, seed: int = 0, device: str | torch.device = "cpu") -> Signals:
     """Draw stationary Gaussian signals of zero mean, with their exact slopes.
 
     White noise is multiplied by the kernel's spectrum on a circle (circulant embedding). The slope is the same Fourier
@@ -152,13 +135,13 @@ def gaussian_process(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         For a kernel that is not smooth enough for a slope; one whose tail would wrap round the circle;
         lengths that the samples cannot resolve; a periodic kernel over anything but whole periods; numbers out of
         range; more than 2²⁸ samples in all.
     """
     target = resolve(device)
-    kernels.check_grid(samples, duration, count)
+    kernels.check_size(samples * count, f"{count} signals of {samples} samples")
     parts = kernels.components(length_scale, variance)
     spacing = duration / (samples - 1)
     if kernel == "periodic":
@@ -186,9 +169,8 @@ def gaussian_process(
     return Signals(values.to(target), slopes.to(target), times.to(target))
 
 
-def _embedded_power(
-    kernel: str, parts: list[tuple[float, float]], samples: int, duration: float
-) -> tuple[int, int, Tensor]:
+def _embedded_power(kernel: str, parts: list[tuple[float, float]], samples: int,
+                    duration: float) -> tuple[int, int, Tensor]:
     """Size of the circle, refinement of its grid, and the power of its harmonics 0 … size//2."""
     family = kernels.family(kernel)
     if family.reason:
@@ -227,9 +209,8 @@ def _tail(family: kernels.Family, parts: list[tuple[float, float]], lag: float) 
     return float(sum(part * family.covariance(lags / length) for length, part in parts)) / total
 
 
-def _periodic_power(
-    parts: list[tuple[float, float]], samples: int, duration: float, period: float
-) -> tuple[int, Tensor]:
+def _periodic_power(parts: list[tuple[float, float]], samples: int, duration: float,
+                    period: float) -> tuple[int, Tensor]:
     """The circle is the duration itself, and only every (duration/period)-th of its harmonics has power."""
     periods = round(duration / _need_period(period))
     if periods < 1 or abs(duration / period - periods) > 1e-9 * periods:
@@ -242,7 +223,7 @@ def _periodic_power(
     lines += sum(part * kernels.harmonics(length, len(lines)) for length, part in parts)
     order = torch.arange(len(lines), dtype=torch.float64)
     wanted = sum(part / length**2 for length, part in parts)
-    if 2 * float((lines * order**2).sum()) < (1 - _MISSING) * wanted:
+    if not 2 * float((lines * order**2).sum()) >= (1 - _MISSING) * wanted:  # NaN where no float64 holds the series
         raise ValueError(
             f"{size / periods:g} samples a period are too few for a length_scale of "
             f"{min(length for length, _ in parts):g}: take more samples or a longer length")
@@ -302,15 +283,9 @@ def hinges(times: Tensor, kink_times: Tensor, kink_jumps: Tensor) -> tuple[Tenso
     return slopes * grid - offset_after.gather(-1, passed), slopes
 
 
-def hinge_signals(
-    times: Tensor,
-    kinks: int,
-    *,
-    count: int = 1,
-    jump_std: float = 1.0,
-    margin: float = 0.0,
-    seed: int = 0,
-) -> HingeSignals:
+@checked(kinks=whole(0), count=whole(), jump_std=_NOT_NEGATIVE, margin=_NOT_NEGATIVE)
+def hinge_signals(times: Tensor, kinks: int, *, count: int = 1, jump_std: float = 1.0, margin: float = 0.0,
+                  seed: int = 0) -> HingeSignals:
     """Random hinges: kinks uniform over the samples' span, jumps N(0, jump_std²).
 
     Parameters
@@ -335,21 +310,16 @@ def hinge_signals(
 
     Raises
     ------
-    TypeError
-        For times that are no tensor.
-    ValueError
-        For times that do not increase, margins that leave no room, numbers out of range.
+    TypeError, ValueError
+        For times that are no tensor or do not increase, margins that leave no room, numbers out of range.
     """
     _check_finite("times", times)
     if times.ndim != 1 or len(times) < 2 or (times.diff() <= 0).any():
         raise ValueError(f"times {tuple(times.shape)} has to be (samples,), at least two, and increase")
-    if not all(is_number(value) and value >= 0 for value in (jump_std, margin)):
-        raise ValueError(f"jump_std = {jump_std!r}, margin = {margin!r}: both are finite numbers of at least 0")
     first, last = float(times[0]) + margin, float(times[-1]) - margin
-    if not is_whole(kinks, 0) or not is_whole(count, 1) or not first < last:
-        raise ValueError(
-            f"{count!r} signals with {kinks!r} kinks between {first:g} and {last:g}: at least one signal, no "
-            "negative number of kinks, and room between the margins are needed")
+    if not first < last:
+        raise ValueError(f"margin = {margin:g} leaves no room between the margins of times from {float(times[0]):g} to "
+                         f"{float(times[-1]):g}")
     kernels.check_size(count * max(kinks, len(times)), f"{count} signals of {len(times)} samples and {kinks} kinks")
     source = generator(seed)
     places = torch.rand(count, kinks, generator=source, dtype=torch.float64) * (last - first) + first

@@ -6,9 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from smpcore.arguments import checked, several, whole
 from smpcore.device import resolve
-from smpcore.paths.checks import are_numbers, generator, is_number, is_whole
-from smpcore.signals.kernels import AT_ONCE, check_grid, check_size
+from smpcore.paths.checks import generator
+from smpcore.signals.kernels import ABOVE_0, AT_ONCE, GRID, NUMBER, check_size
+
+_PICTURE = {"height": whole(), "width": whole(), "length_scale": ABOVE_0, "variance": ABOVE_0,
+            "velocity": several(NUMBER, ": it must be two finite numbers, in pixels down and right", 2)}
 
 
 class PictureSignals(NamedTuple):
@@ -19,23 +23,14 @@ class PictureSignals(NamedTuple):
     times: Tensor
 
 
-def moving_pictures(
-    samples: int,
-    duration: float,
-    *,
-    height: int,
-    width: int,
-    count: int = 1,
-    length_scale: float = 2.0,
-    velocity: tuple[float, float] = (1.0, 0.5),
-    variance: float = 1.0,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-) -> PictureSignals:
+@checked(**GRID, **_PICTURE)
+def moving_pictures(samples: int, duration: float, *, height: int, width: int, count: int = 1,
+                    length_scale: float = 2.0, velocity: tuple[float, float] = (1.0, 0.5), variance: float = 1.0,
+                    seed: int = 0, device: str | torch.device = "cpu") -> PictureSignals:
     """Smooth random pictures (a 2-D Gaussian field, RBF) that drift: neighbouring pixels with exact slopes.
 
-    Pixel (i, j) sees the field at (i + v₁t, j + v₂t). The field is a Fourier series on a torus that the path
-    never goes round, summed exactly at every position, so nothing is interpolated.
+    Pixel (i, j) sees the field at (i + v₁t, j + v₂t). The field is a Fourier series, summed exactly at
+    every position, so nothing is interpolated; its period is longer than the path.
 
     Parameters
     ----------
@@ -57,7 +52,7 @@ def moving_pictures(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         For sizes, lengths or velocities that make no picture, and more than 2²⁸ values in all.
 
     See Also
@@ -65,8 +60,7 @@ def moving_pictures(
     picture_covariances : the covariances of these pixels in closed form.
     """
     target = resolve(device)
-    _check_pictures(height, width, length_scale, variance, velocity)
-    check_grid(samples, duration, count, height * width)
+    check_size(samples * count * height * width, f"{count} signals of {samples} samples")
     times = torch.linspace(0, duration, samples, dtype=torch.float64)
     source = generator(seed)
     axes = [_torus(size, abs(speed) * duration, length_scale)
@@ -95,9 +89,7 @@ def moving_pictures(
     return PictureSignals(values.to(target), slopes.to(target), times.to(target))
 
 
-def _sum_series(
-    pixel_rows: Tensor, pixel_columns: Tensor, down: Tensor, right: Tensor, field: Tensor
-) -> Tensor:
+def _sum_series(pixel_rows: Tensor, pixel_columns: Tensor, down: Tensor, right: Tensor, field: Tensor) -> Tensor:
     left = (pixel_rows * down[:, None]) @ field
     return ((left * right[:, None]) @ pixel_columns.T).real
 
@@ -114,14 +106,9 @@ def _torus(size: int, drift: float, length: float) -> tuple[Tensor, Tensor]:
     return omega, power
 
 
-def picture_covariances(
-    height: int,
-    width: int,
-    *,
-    length_scale: float = 2.0,
-    velocity: tuple[float, float] = (1.0, 0.5),
-    variance: float = 1.0,
-) -> tuple[Tensor, Tensor]:
+@checked(**_PICTURE)
+def picture_covariances(height: int, width: int, *, length_scale: float = 2.0,
+                        velocity: tuple[float, float] = (1.0, 0.5), variance: float = 1.0) -> tuple[Tensor, Tensor]:
     """Value and slope covariance of the pixels of `moving_pictures`, in closed form.
 
     Returns
@@ -132,24 +119,13 @@ def picture_covariances(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         As `moving_pictures`.
     """
-    _check_pictures(height, width, length_scale, variance, velocity)
+    check_size((height * width) ** 2, f"the covariances of {height} by {width} pixels")
     grid = torch.cartesian_prod(torch.arange(height), torch.arange(width)).to(torch.float64).reshape(-1, 2)
     apart = grid[:, None] - grid
     speed = torch.tensor(velocity, dtype=torch.float64)
     value = variance * torch.exp(-(apart**2).sum(-1) / (2 * length_scale**2))
     along = (apart @ speed) / length_scale**2
     return value, ((speed**2).sum() / length_scale**2 - along**2) * value
-
-
-def _check_pictures(
-    height: int, width: int, length_scale: float, variance: float, velocity: tuple[float, float]
-) -> None:
-    sizes = is_whole(height, 1) and is_whole(width, 1)
-    if not (sizes and is_number(length_scale, above=0) and is_number(variance, above=0) and are_numbers(velocity, 2)):
-        raise ValueError(
-            f"height = {height!r}, width = {width!r}, length_scale = {length_scale!r}, variance = {variance!r}, "
-            f"velocity = {velocity!r}: sizes are whole numbers, and they, length and variance positive; a velocity has "
-            "two parts, finite numbers")

@@ -53,7 +53,8 @@ def expected_smp(model: nn.Module | Callable[[Tensor], Tensor], x0: Tensor, x1: 
 
     Where a unit's input goes from a₀ to a₁ steadily, |½(φ(a₀) + φ(a₁)) − φ(½(a₀ + a₁))| is on average an eighth of the
     jump of its slope if it switches in between, wherever it does, and 0 if it does not. So SMP is 8 Σ |that| · |gain|
-    over the units, with the gain from the unit to the output in the middle (our derivation).
+    over the units, with the gain from the unit to the output in the middle (our own derivation,
+    in notebook 10, "SMP without a path").
 
     Parameters
     ----------

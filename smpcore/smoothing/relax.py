@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from smpcore.arguments import MODULE, TENSOR, Kind, checked, optional, several
-from smpcore.inspection import checked_copy
+from smpcore.inspection import CallNames, checked_copy
 from smpcore.smoothing.penalties import curvature_penalty, expected_smp
 from smpcore.smoothing.soft_units import softened
 from smpcore.smoothing.unit_calls import UnitCall, flat_outputs, watched
-from smpcore.units import UNFOLLOWED, Selection
+from smpcore.units import Selection, unfollowed
 
 __all__ = ["Relaxed", "relax"]
 
@@ -28,14 +28,13 @@ _SHARPNESS = {"pool": 0.5, "activation": 8.0}
 _MISFIT = ": it must be numbers above 0, named 'pool' and 'activation'"
 _B = Kind(Mapping, _MISFIT, lambda given: all(name in _SHARPNESS and not isinstance(b, bool) and 0 < b < math.inf
                                               for name, b in given.items()), _MISFIT)
-_FLAG = Kind(object, "", lambda value: isinstance(value, bool), ": it must be True or False")
+_FLAG = Kind(object, ": it must be True or False", lambda value: isinstance(value, bool))
 #: Layers that can be fitted again; not their subclasses, which may use their weights otherwise.
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 #: Ridge of the refit, as a share of the mean square of a feature; and how many numbers its table holds at most.
 _RIDGE, _TABLE = 0.1, 2**23
 #: Of a report: pairs of inputs and outputs at most, and the step on the line between a pair.
 _PAIRS, _OUTPUTS, _STEP = 16, 16, 0.02
-_NORMS = ("norm", "vector_norm", "linalg_vector_norm", "cdist", "pairwise_distance", "dist", "renorm")
 
 
 @dataclass(frozen=True)
@@ -191,7 +190,7 @@ class _Survey:
     def __init__(self, model: nn.Module, x: Tensor):
         self.sites: dict[tuple, _Site] = {}
         self.left: dict[str, str] = {}
-        self._names: dict[str, int] = {}
+        self._names = CallNames()
         with torch.enable_grad(), watched(model, self._answer, self._beside):
             try:
                 model(x.clone().requires_grad_().clone())
@@ -202,9 +201,7 @@ class _Survey:
     def _answer(self, call: UnitCall):
         if not call.moves:
             return call.plain()
-        name = f"{call.path}:{call.op}"
-        self._names[name] = self._names.get(name, 0) + 1
-        name = name if self._names[name] == 1 else f"{name}#{self._names[name]}"
+        name = self._names.new(call.path, call.op)
         in_place, soft = call.in_place, None
         try:
             seen = call.describe()
@@ -224,9 +221,9 @@ class _Survey:
         return result
 
     def _beside(self, call: UnitCall):
-        orders = [part for part in [*call.args[1:], *call.kwargs.values()] if isinstance(part, int | float)]
-        if call.moves and (call.op not in _NORMS or any(order in (0, 1, math.inf, -math.inf) for order in orders)):
-            self.left[f"{call.path}:{call.op}"] = UNFOLLOWED[call.op]
+        advice = unfollowed(call.op, call.args, call.kwargs)
+        if call.moves and advice:
+            self.left[f"{call.path}:{call.op}"] = advice
 
 
 def _chosen(survey: _Survey, layers: Sequence[str] | None) -> dict[tuple, _Site]:
@@ -248,14 +245,16 @@ def _fittable(model: nn.Module) -> list[str]:
             and users[module.weight] == 1]
 
 
+def _at(sites: dict[tuple, _Site], answer: Callable) -> Callable:
+    """For `watched`: ``answer(call, site)`` answers the calls of the sites, and others are as they were."""
+    return lambda call: answer(call, sites[call.key]) if call.key in sites else call.plain()
+
+
 def _measured(model, x, sites, sharpness, weighted):
     """Fill in the sites' statistics and sharpness; the outputs, and what each layer with weights gives."""
     wanted: dict[str, list] = {path: [] for path in weighted}
 
-    def answer(call):
-        site = sites.get(call.key)
-        if site is None:
-            return call.plain()
+    def answer(call, site):
         site.soft.beta.fill_(sharpness[site.group] / (site.soft.spread(*call.describe().inputs) or 1.0))
         result = call.plain()
         y = result if isinstance(result, Tensor) else result[0]
@@ -273,7 +272,7 @@ def _measured(model, x, sites, sharpness, weighted):
 
         return kept
 
-    with torch.no_grad(), _hooked(model, weighted, keep), watched(model, answer):
+    with torch.no_grad(), _hooked(model, weighted, keep), watched(model, _at(sites, answer)):
         found = flat_outputs(model(x)).double()
     if not bool(found.isfinite().all()):
         raise ValueError("the model's output on the calibration inputs is not finite: look at its weights")
@@ -285,11 +284,7 @@ def _softened(model, x, sites, wanted):
     the outputs, and which were."""
     refitted = []
 
-    def answer(call):
-        site = sites.get(call.key)
-        if site is None:
-            return call.plain()
-
+    def answer(call, site):
         def calibrated(*inputs):
             y = site.soft(*inputs)
             mean, std = site.statistics(y)
@@ -312,7 +307,7 @@ def _softened(model, x, sites, wanted):
 
         return fitted
 
-    with torch.no_grad(), _hooked(model, wanted, fit), watched(model, answer):
+    with torch.no_grad(), _hooked(model, wanted, fit), watched(model, _at(sites, answer)):
         return flat_outputs(model(x)).double(), refitted
 
 

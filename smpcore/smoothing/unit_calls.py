@@ -1,6 +1,5 @@
 """Every call of a model that can switch, handed to a function that may answer it otherwise."""
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from smpcore.inspection import Opening, Scope, eagerly
-from smpcore.units import TABLE, UNFOLLOWED, Selection, canonical, describe
+from smpcore.inspection import Opening, Scope, call_name, eagerly
+from smpcore.units import TABLE, UNFOLLOWED, Selection, canonical, describe, in_place
 
 __all__ = ["UnitCall", "flat_outputs", "watched"]
 
@@ -59,16 +58,12 @@ class UnitCall:
     @property
     def in_place(self) -> bool:
         """Whether it writes its result into its input."""
-        if self.named_in_place or "inplace" in self.kwargs:
-            return self.named_in_place or bool(self.kwargs["inplace"])
-        names = list(inspect.signature(TABLE[self.op]).parameters)
-        at = names.index("inplace") if "inplace" in names else len(self.args)
-        return len(self.args) > at and self.args[at] is True
+        return self.named_in_place or in_place(self.op, self.args, self.kwargs)
 
     @property
     def name(self) -> str:
         """As `smpcore.attribute` gives it, where it depends on the input at every call."""
-        return f"{self.path}:{self.op}" + (f"#{self.number}" if self.number > 1 else "")
+        return call_name(self.path, self.op, self.number)
 
     def describe(self, smooth: bool = False):
         """What `smpcore.units.describe` says of it."""
@@ -96,14 +91,14 @@ class _Calls(Opening):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        op, in_place = canonical(func)
+        op, overwrites = canonical(func)
         self.channels = _CHANNELS_AT.get(op, self.channels)
         if op in TABLE:
             key = self.scope.path, op
             self.counts[key] = self.counts.get(key, 0) + 1
-            return self.answer(UnitCall(*key, self.counts[key], self.channels, func, args, kwargs, in_place))
+            return self.answer(UnitCall(*key, self.counts[key], self.channels, func, args, kwargs, overwrites))
         if self.beside is not None and op in UNFOLLOWED:
-            self.beside(UnitCall(self.scope.path, op, 1, self.channels, func, args, kwargs, in_place))
+            self.beside(UnitCall(self.scope.path, op, 1, self.channels, func, args, kwargs, overwrites))
         # Layers with weights are one call to whatever measurement looks on.
         inside = None if op in _CHANNELS_AT else self.inside(func)
         return (inside or func)(*args, **kwargs)

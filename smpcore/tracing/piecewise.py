@@ -5,12 +5,13 @@ slope in t) for each piece. The values at all other knots follow by adding up ta
 why a layer that is affine costs one row of work for each piece, and not two.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from smpcore.inspection import CallNames
 
 __all__ = ["Line", "NothingLeft", "Record", "Rows", "TooManyPieces", "each"]
 
@@ -203,14 +204,12 @@ class Record:
     layers: list[str] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     gaps: list[tuple[float, float, str]] = field(default_factory=list)
-    calls: Counter = field(default_factory=Counter)
+    names: CallNames = field(default_factory=CallNames)
 
     def layer(self, op: str, numbers: int) -> int:
         """The number of a new call that can switch, whose input has so many numbers."""
         self.sizes.append((len(self.layers) + 1, numbers))
-        name = f"{self.scope()}:{op}"
-        self.calls[name] += 1
-        self.layers.append(name if self.calls[name] == 1 else f"{name}#{self.calls[name]}")
+        self.layers.append(self.names.new(self.scope(), op))
         return len(self.layers) - 1
 
     def cut(self, piece: Tensor, fraction: Tensor, layer: int | Tensor) -> Tensor | None:

@@ -6,7 +6,6 @@ and at points drawn at random inside pieces, in value and in slope.
 """
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -431,7 +430,7 @@ def valid_length(length: float) -> float:
     """A positive finite number, or a sentence."""
     if isinstance(length, bool) or not isinstance(length, int | float):
         raise TypeError(f"length = {length!r}: it must be a number, the line's length in units of t")
-    if not (length > 0 and math.isfinite(length)):
+    if not 0 < length <= torch.finfo(torch.float64).max:
         raise ValueError(f"length = {length!r}: it must be positive and finite, the line's length in units "
                          "of t")
     return float(length)

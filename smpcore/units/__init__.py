@@ -2,7 +2,7 @@
 
 from smpcore.units.kinds import Hinge, Hinges, Selection, Steps, moves
 from smpcore.units.selection import windows
-from smpcore.units.table import TABLE, UNFOLLOWED, Unit, canonical, describe, entry
+from smpcore.units.table import TABLE, UNFOLLOWED, Unit, canonical, describe, entry, in_place, switching, unfollowed
 
 __all__ = ["TABLE", "UNFOLLOWED", "Hinge", "Hinges", "Selection", "Steps", "Unit", "canonical", "describe", "entry",
-           "moves", "windows"]
+           "in_place", "moves", "switching", "unfollowed", "windows"]

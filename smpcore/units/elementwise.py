@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from smpcore.units.kinds import Hinge, Hinges, Steps, moves
 
-__all__ = ["ELEMENTWISE"]
+__all__ = ["ELEMENTWISE", "SMOOTH"]
 
 
 def _bent(kind, x, *hinges, output, straight=True):
@@ -79,7 +79,11 @@ def _heaviside(x, values):
                   lambda x: torch.heaviside(x.detach(), values) + 0 * x)(x)
 
 
-ELEMENTWISE = {
+#: Of no threshold: they never switch, and pass moments and gains on.
+SMOOTH = {name: _smooth(name, getattr(F, name)) for name in (
+    "tanh", "sigmoid", "gelu", "silu", "mish", "softplus", "softsign", "logsigmoid", "celu", "tanhshrink")}
+
+ELEMENTWISE = SMOOTH | {
     # Two derivatives.
     "relu": lambda x, inplace=False: _bent("relu", x, (0.0, 0.0, 1.0), output=torch.relu),
     "leaky_relu": lambda x, negative_slope=0.01, inplace=False: _bent(
@@ -108,17 +112,6 @@ ELEMENTWISE = {
     "clamp": _clamp,
     "clamp_min": lambda x, min: _clamp(x, min=min),
     "clamp_max": lambda x, max: _clamp(x, max=max),
-    # None: they never switch, and pass moments and gains on.
-    "tanh": _smooth("tanh", torch.tanh),
-    "sigmoid": _smooth("sigmoid", torch.sigmoid),
-    "gelu": _smooth("gelu", F.gelu),
-    "silu": _smooth("silu", F.silu),
-    "mish": _smooth("mish", F.mish),
-    "softplus": _smooth("softplus", F.softplus),
-    "softsign": _smooth("softsign", F.softsign),
-    "logsigmoid": _smooth("logsigmoid", F.logsigmoid),
-    "celu": _smooth("celu", F.celu),
-    "tanhshrink": _smooth("tanhshrink", F.tanhshrink),
     # The value jumps.
     "sign": _steps("sign", torch.sign),
     "floor": _steps("floor", torch.floor),

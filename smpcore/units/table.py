@@ -15,18 +15,19 @@ is refused, by name.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smpcore.units.elementwise import ELEMENTWISE
+from smpcore.units.elementwise import ELEMENTWISE, SMOOTH
 from smpcore.units.kinds import Hinge, Hinges, Selection, Steps, moves
 from smpcore.units.selection import SELECTIONS
 
 __all__ = ["TABLE", "UNFOLLOWED", "Hinge", "Hinges", "Selection", "Steps", "Unit", "canonical", "describe", "entry",
-           "moves"]
+           "in_place", "moves", "switching", "unfollowed"]
 
 TABLE: dict[str, Callable] = ELEMENTWISE | SELECTIONS
 
@@ -47,6 +48,35 @@ UNFOLLOWED |= dict.fromkeys(
      "floor_divide", "__floordiv__", "isposinf", "isneginf", "unique"),
     "a mask or an index that switches is not followed: write it with relu, clamp, abs or maximum, or measure "
     "with smp from samples")
+
+
+#: Kernels of torch's that switch, under names that are neither in `TABLE` nor in `UNFOLLOWED`.
+_KERNELS = frozenset((
+    "_prelu_kernel", "rrelu_with_noise", "copysign", "angle", "special_i0e", "special_i1e", "multi_margin_loss",
+    "multilabel_margin_loss_forward", "fake_quantize_per_tensor_affine_cachemask",
+    "fake_quantize_per_channel_affine_cachemask", "quantize_per_tensor", "_cdist_forward", "_pdist_forward"))
+#: Where the order stands among the arguments of a norm: only those of order 0, 1 and infinity select.
+_ORDER_AT = {"norm": 1, "vector_norm": 1, "linalg_vector_norm": 1, "renorm": 1, "cdist": 2, "pairwise_distance": 2,
+             "dist": 2, "_cdist_forward": 2, "_pdist_forward": 1}
+
+
+def unfollowed(name: str, args: tuple, kwargs: dict) -> str | None:
+    """What would do instead of a call that switches and is not followed; None for any other call."""
+    return None if _is_smooth_norm(name, args, kwargs) else UNFOLLOWED.get(name)
+
+
+def switching(name: str, args: tuple = (), kwargs: dict | None = None) -> bool:
+    """Whether a call, or a kernel of torch's, can switch: one of `TABLE`, of `UNFOLLOWED`, or of those named here."""
+    name = _ALIASES.get(name, name)
+    known = name in UNFOLLOWED or name in _KERNELS or (name in TABLE and name not in SMOOTH)
+    return known and not _is_smooth_norm(name, args, kwargs or {})
+
+
+def _is_smooth_norm(name: str, args: tuple, kwargs: dict) -> bool:
+    if name not in _ORDER_AT:
+        return False
+    order = kwargs.get("p", kwargs.get("ord", args[_ORDER_AT[name]] if len(args) > _ORDER_AT[name] else 2))
+    return not isinstance(order, int | float) or 1 < order < float("inf")
 
 
 def canonical(func: Callable) -> tuple[str, bool]:
@@ -98,6 +128,14 @@ def describe(name: str, args: tuple, kwargs: dict, smooth: bool = False) -> Hing
         args = (kwargs.pop("input"), *args)
     found = TABLE[name](*args, **kwargs)
     return None if isinstance(found, Hinges) and not found.hinges and not smooth else found
+
+
+def in_place(name: str, args: tuple, kwargs: dict) -> bool:
+    """Whether the arguments of a call of an operation of `TABLE` say that it writes its result into its input."""
+    if "inplace" in kwargs:
+        return bool(kwargs["inplace"])
+    names = list(inspect.signature(TABLE[name]).parameters)
+    return "inplace" in names and args[names.index("inplace"):][:1] == (True,)
 
 
 def entry(description: Callable[..., Hinges | Steps]) -> Callable[..., Tensor]:

@@ -9,8 +9,10 @@ from torch import nn
 from torch.autograd import forward_ad
 
 from smpcore import attribute, paths, trace_line
-from smpcore.attribution.measurement import chunk_size
+from smpcore.attribution.measurement import Measurement, chunk_size
+from smpcore.attribution.preflight import probe
 from smpcore.attribution.switch_events import _places
+from smpcore.attribution.watched_model import WatchedModel
 from smpcore.experiments.benchmarks import peak_bytes
 
 pytestmark = pytest.mark.numeric
@@ -60,6 +62,34 @@ def test_a_chunk_holds_as_many_samples_as_its_layers_are_small():
     sizes = [chunk_size("cpu", width) for width in (8, 1000, 40_000, 10_000_000)]
     assert sizes[0] > sizes[1] > sizes[2] == 65
     assert sizes[3] == 2
+
+
+def test_trying_a_model_takes_little_more_memory_than_the_smallest_chunk():
+    """Detectors fill a machine's memory: three samples without a graph, beside two of what each layer gave."""
+    torch.manual_seed(0)
+    stages = [layer for n in range(4) for layer in (nn.Conv2d(8 if n else 3, 8, 3, padding=1), nn.BatchNorm2d(8),
+                                                    nn.ReLU())]
+    model = nn.Sequential(*stages, nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 1)).double()
+    watched = WatchedModel(model.eval().requires_grad_(False), paths.line(*torch.randn(2, 3, 32, 32)), None,
+                           torch.float64)
+    layouts, _ = probe(watched, TIMES, 1e-8)
+    chunk = peak_bytes(lambda: Measurement(watched, layouts).part(TIMES[:2]))
+    assert peak_bytes(lambda: probe(watched, TIMES, 1e-8)) < 1.5 * chunk
+
+
+def test_both_signatures_of_batch_norm_are_measured_alike():
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(6).double().eval()
+    for part in (norm.running_mean, norm.running_var, norm.weight.data, norm.bias.data):
+        part.copy_(1 + torch.rand(6))
+
+    def plain(x):
+        return torch.batch_norm(x, norm.weight, norm.bias, norm.running_mean, norm.running_var, False, 0.1, norm.eps,
+                                False)
+
+    one, other = (attribute(lambda x, of=of: torch.relu(of(x) - 1), LINE, TIMES) for of in (norm, plain))
+    torch.testing.assert_close(one.values, other.values)
+    torch.testing.assert_close(one.total, other.total)
 
 
 class Idle(nn.Module):

@@ -4,11 +4,13 @@ import warnings
 
 import pytest
 import torch
+from brute import values_and_slopes
 from cases import ALL
 from torch import nn
 from torch.nn import functional as F
 
 from smpcore import attribute, models, paths
+from smpcore.attribution import SamplingWarning
 
 pytestmark = pytest.mark.numeric
 
@@ -128,6 +130,147 @@ def test_the_doubt_is_about_what_a_coarse_measurement_is_off_by():
         found = attribute(model, path, torch.linspace(0, 1, samples, dtype=torch.float64))
         off = abs(float(found.total) - models.REFERENCE_SMP)
         assert off < float(found.unexplained) < 0.05 * models.REFERENCE_SMP
+
+
+#: On x from 0 to 1: units that switch there and back, and opposite kinks, on stretches down to 1/2500 of the path.
+UNIT = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+
+
+def _hats(count, width, seed, unit):
+    centres = torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 0.96 + 0.02
+    return lambda x: unit((x - centres) / width).sum(1, keepdim=True) * width
+
+
+def _cut_hat(u):
+    return 2 * F.relu(F.relu(u + 1) - 2 * F.relu(u) + F.relu(u - 1) - 0.5)
+
+
+def _network(depth, gain, seed):
+    generator = torch.Generator().manual_seed(seed)
+    weights = [gain * torch.randn(m, n, generator=generator, dtype=torch.float64) * (2 / n) ** 0.5
+               for n, m in [(1, 48)] + [(48, 48)] * depth + [(48, 2)]]
+    biases = [0.3 * torch.randn(48, generator=generator, dtype=torch.float64) for _ in weights]
+
+    def model(x):
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+            x = F.relu(F.linear(x, weight, bias))
+        return F.linear(x, weights[-1])
+
+    return model
+
+
+def _crowded(seed):
+    """A random program of hats, that may stand in a sum, in one of several outputs, or before a network."""
+    count, width = (3, 40, 40, 150)[seed % 4], (0.02, 0.002, 0.0004)[seed % 3]
+    hats = _hats(count, width, seed, _cut_hat if seed % 5 < 2 else lambda u: F.relu(1 - u.abs()))
+    net = _network(1 + seed % 3, 1.0, seed)
+    return (lambda x: x + hats(x), lambda x: net(x) + 20 * hats(x), lambda x: torch.cat([hats(x), net(x)], 1),
+            lambda x: net(x + hats(x)))[seed % 7 % 4]
+
+
+def dense_truth(model, samples=100_001):
+    """SMP of a piecewise-linear model from slopes alone, kinks nearer than the spacing apart."""
+    path = paths.line(*UNIT)
+    times = torch.linspace(0, 1, samples, dtype=torch.float64)
+    return values_and_slopes(model, path, times)[1].diff(dim=0).abs().sum(0)
+
+
+@pytest.mark.parametrize("seed", range(14))
+def test_what_switches_there_and_back_between_two_samples_is_found_or_told(seed):
+    model = _crowded(seed)
+    truth = dense_truth(model)
+    for samples in (17, 101, 401):
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            found = measured(model, samples, UNIT)
+        told = any(issubclass(warning.category, SamplingWarning) for warning in seen)
+        assert told or bool(((found.total - truth).abs() < 0.08 * truth).all()), (samples, found, truth)
+        assert samples < 401 or bool((found.total > 0.5 * truth).all())
+
+
+@pytest.mark.parametrize("samples", [101, 401])
+def test_ordinary_networks_raise_no_false_alarm(samples):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SamplingWarning)
+        for depth, gain, seed in [(n % 5, (0.8, 1.0, 1.4)[n % 3], n) for n in range(15)]:
+            measured(_network(depth, gain, seed), samples, UNIT)
+        attribute(models.reference_cnn(), paths.line(*models.reference_line()),
+                  torch.linspace(0, 1, samples, dtype=torch.float64))
+
+
+def test_a_second_look_stays_within_its_samples():
+    seen = []
+
+    def path(t):
+        seen.append(len(t))
+        return t[:, None]
+
+    model, samples = _hats(4000, 1e-4, 0, _cut_hat), 33
+    with pytest.warns(SamplingWarning, match="units switch there and back between neighbouring samples, most near t ="):
+        attribute(model, path, torch.linspace(0, 1, samples, dtype=torch.float64), chunk=200)
+    # The plain passes, two tries, the path itself; eight samples for six new intervals, and a round beyond the last.
+    assert max(seen) <= 200
+    assert sum(seen) < 30 + 33 + 2 * (32 + 64) * 8 / 6
+
+
+#: At 0, opposite kinks of units that are seen in the interval before it and in the one behind.
+OPPOSITE = {
+    "a number as two parts": lambda x: F.relu(x) - F.relu(-x),
+    "a magnitude less twice a part": lambda x: x.abs() - 2 * F.relu(x),
+    "larger and smaller": lambda x: torch.maximum(x, 0 * x) + torch.minimum(x, 0 * x),
+    "a hat and a half": lambda x: F.relu(0.2 - x.abs()) + F.relu(x),
+    "the magnitude of CReLU": lambda x: (F.relu(x) - F.relu(-x)).abs(),
+}
+
+
+@pytest.mark.parametrize("name", OPPOSITE)
+@pytest.mark.parametrize("samples", [9, 11])
+def test_kinks_on_a_sample_are_read_alike_wherever_chunks_end(name, samples):
+    line = torch.tensor([-1.0], dtype=torch.float64), torch.tensor([1.0], dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SamplingWarning)
+        found = [measured(OPPOSITE[name], samples, line, chunk=chunk) for chunk in (samples, 2, 3, 4, 5, 6, 7)]
+    for other in found[1:]:
+        torch.testing.assert_close(other.total, found[0].total)
+        torch.testing.assert_close(other.unexplained, found[0].unexplained)
+        assert [layer.switches for layer in other.layers] == [layer.switches for layer in found[0].layers]
+
+
+def test_an_output_that_no_jump_reaches_is_not_excused():
+    def model(x):
+        jumps = [torch.round(7 * x), x.sign() * F.relu(x - 0.13)]
+        return torch.cat([*jumps, torch.sqrt((x - 0.1234) ** 2)], 1)
+
+    line = torch.tensor([-1.0], dtype=torch.float64), torch.tensor([1.0], dtype=torch.float64)
+    for samples in (3, 12):
+        with pytest.warns(UserWarning, match="slope of output 2 jumps by 4, and no unit"):
+            found = measured(model, samples, line)
+        assert found.value_jumps.tolist() == pytest.approx([14, 0, 0])
+        assert found.unexplained[:2].tolist() == pytest.approx([0, 0], abs=1e-9)
+        assert float(found.unexplained[2]) >= 4
+
+
+#: Outputs that would be constant, were it not for rounding.
+ROUNDED = {
+    "a difference": lambda x, a: (3.3 * x @ a).tanh() - (3 * (1.1 * x) @ a).tanh(),
+    "the sum of softmax": lambda x, a: F.relu(x @ a).softmax(1).sum(1, keepdim=True),
+    "the mean of a layer norm": lambda x, a: F.layer_norm(F.relu(x @ a), (8,)).mean(1, keepdim=True),
+    "the parts of a number": lambda x, a: F.relu(x @ a) / 3 - F.relu(-x @ a) / 3 - x @ a / 3,
+}
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+@pytest.mark.parametrize("samples", [11, 101, 301])
+def test_an_output_of_rounding_alone_is_no_cause_for_a_warning(name, samples):
+    torch.manual_seed(0)
+    a = torch.randn(4, 8, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = measured(lambda x: ROUNDED[name](x, a), samples)
+    assert float(found.total.max()) < 1e-12
+    # A small output is another thing.
+    with pytest.warns(UserWarning, match="the total misses it"):
+        measured(lambda x: 1e-12 * torch.sqrt((x @ a)[:, :1] ** 2), samples)
 
 
 def test_opposite_kinks_within_an_interval_show_in_the_doubt():

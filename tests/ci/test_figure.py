@@ -1,4 +1,4 @@
-"""The README's picture of a sweep."""
+"""The README's picture of a sweep, and what its command prints."""
 
 import json
 from pathlib import Path
@@ -33,3 +33,29 @@ def test_a_folder_without_that_sweep_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has no sweep of notebook 02 over length_scale"):
         figure.write_sweep(tmp_path, tmp_path / "sweep.png")
     assert not (tmp_path / "sweep.png").exists()
+
+
+def test_the_moving_picture_moves_and_is_small():
+    image = pytest.importorskip("PIL.Image")
+    with image.open(figure.MOVING) as moving:
+        assert moving.n_frames >= 48
+        still = moving.convert("RGB").tobytes()
+        moving.seek(moving.n_frames // 2)
+        assert moving.convert("RGB").tobytes() != still
+    assert figure.MOVING.stat().st_size < 1_500_000
+
+
+def test_what_a_command_prints_is_written_below_it(tmp_path):
+    pytest.importorskip("typer", reason="the command line is an extra")
+    command = "smpcore why smpcore.models:reference_cnn --walk smpcore.models:reference_line --seconds 1 --fps 40"
+    readme = tmp_path / "README.md"
+    readme.write_text(f"Before\n\n```\n{command}\n```\n\n```text\nold words\n```\n\nafter\n", encoding="utf-8")
+    figure.write_command(readme)
+    written = readme.read_text(encoding="utf-8")
+    assert "old words" not in written
+    assert written.startswith(f"Before\n\n```\n{command}\n```\n\n```text\nAt 40 frames per unit of t")
+    assert written.endswith("over all outputs\n```\n\nafter\n")
+    # The README itself is written in this way.
+    shown = (ROOT / "README.md").read_text(encoding="utf-8").split("```text\n")[1].split("```")[0]
+    assert shown.startswith("At 30 frames per unit of t")
+    assert "pool1:max_pool2d" in shown

@@ -10,11 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import build_site
 import commands
+import nbformat
 import pytest
 import report_page
 import run as command
 import runner
+import student
 import sweep
 from tiny import write
 
@@ -249,6 +252,8 @@ def test_the_commands_of_the_readme_would_run(line, tmp_path, monkeypatch):
         sweep.tasks(paths, given, chosen.sweep)))
     monkeypatch.setattr(report_page, "write", lambda *given: tmp_path)
     monkeypatch.setattr(report_page, "listing", lambda paths: started.extend(paths))
+    monkeypatch.setattr(student, "write", lambda paths, folder: started.extend(paths) or started)
+    monkeypatch.setattr(build_site, "build", lambda paths, output: started.extend(paths))
     started = []
     asked = command.arguments(shlex.split(line, comments=True))
     if not asked.lab:
@@ -260,3 +265,27 @@ def test_the_commands_of_the_readme_would_run(line, tmp_path, monkeypatch):
 def test_the_readme_has_commands():
     assert len(COMMANDS) > 5
     assert any("--sweep" in line for line in COMMANDS)
+
+
+def test_the_page_of_runs_on_a_phone_with_its_captions(tmp_path, chromium):
+    """No wider than the screen, light and dark; a figure's caption is its alternative text; results are sorted."""
+    pixels = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+    place = tmp_path / "01_case"
+    place.mkdir()
+    figure = nbformat.v4.new_code_cell("figure()", metadata={"tags": ["main-figure"]}, outputs=[
+        nbformat.v4.new_output("display_data", data={"image/png": pixels})])
+    cells = [nbformat.v4.new_markdown_cell("# A case"), figure,
+             nbformat.v4.new_markdown_cell("**Figure 1.** What *it* shows.\n\nMore.")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), place / "01_case.ipynb")
+    results = {"b" * 60: 2.0, "a": 10.0}
+    outcome = runner.Outcome("01_case", place, 1.0, "", {"results": results})
+    html = report_page.write([outcome], tmp_path)
+    page = chromium.new_page(viewport={"width": 390, "height": 844})
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.goto(html.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.locator("img").get_attribute("alt") == "Figure 1. What it shows."
+    page.locator("th button").first.click()
+    assert page.locator("tbody tr td:first-child").first.inner_text() == "a"
+    page.close()

@@ -19,13 +19,15 @@ def tagged(source, *tags, **more):
 @pytest.fixture
 def paths(tmp_path):
     notebook = new_notebook(cells=[
-        new_markdown_cell("# Title"),
+        new_markdown_cell("# Title\n\n![a picture](figures/one.png)"),
         tagged("x = 1", execution_count=1, outputs=[new_output("stream", name="stdout", text="the answer is 42\n")]),
         tagged("def answer():\n    raise NotImplementedError('Exercise 1: write it')", "exercise"),
         tagged("def answer():\n    return 42", "solution"),
         new_markdown_cell("Because 6 × 7 is 42.", metadata={"tags": ["solution"]}),
         tagged("assert answer() == 42", "check")])
-    (tmp_path / "from").mkdir()
+    (tmp_path / "from/figures").mkdir(parents=True)
+    (tmp_path / "from/figures/one.png").write_bytes(b"drawn")
+    (tmp_path / "from/figures/other.png").write_bytes(b"not shown")
     nbformat.write(notebook, tmp_path / "from/01_case.ipynb")
     return [tmp_path / "from/01_case.ipynb"]
 
@@ -34,6 +36,7 @@ def test_a_copy_has_exercises_and_checks_but_neither_solutions_nor_outputs(paths
     (copied,) = student.write(paths, tmp_path / "class")
     cells = nbformat.read(copied, 4).cells
     assert [cell.metadata.get("tags", []) for cell in cells] == [[], [], ["exercise"], ["check"]]
+    assert [path.name for path in (tmp_path / "class/figures").iterdir()] == ["one.png"]
     assert "return 42" not in copied.read_text()
     assert "answer is 42" not in copied.read_text()
     assert "6 × 7" not in copied.read_text()

@@ -87,3 +87,22 @@ def test_a_test_that_hangs_is_ended_and_says_where_it_stood(tmp_path):
     assert done.returncode != 0
     assert "Timeout" in done.stdout + done.stderr
     assert "in test_waits_for_ever" in done.stdout + done.stderr
+
+
+def test_without_a_browser_it_says_what_is_skipped_and_how_to_get_one(monkeypatch, capsys):
+    monkeypatch.setattr(command.environment, "go_on", lambda *_: None)
+    monkeypatch.setattr(command.subprocess, "call", lambda *_, **__: 0)
+    monkeypatch.setattr(command, "own_set", lambda: "DEFAULT")
+    for found, said in ((None, True), ("/usr/bin/chromium", False)):
+        monkeypatch.setattr(command.browser, "program", lambda found=found: found)
+        assert command.main([]) == 0
+        printed = capsys.readouterr().out
+        assert ("== skipped: the site in a browser, for no Chromium is installed" in printed) == said
+        assert ("apt-get install chromium" in printed) == said
+
+
+def test_the_browser_is_the_first_that_the_system_has(monkeypatch):
+    monkeypatch.setattr(command.browser.shutil, "which", {"google-chrome": "/opt/chrome"}.get)
+    assert command.browser.program() == "/opt/chrome"
+    monkeypatch.setattr(command.browser.shutil, "which", lambda _: None)
+    assert command.browser.program() is None

@@ -1,5 +1,6 @@
 """`smpcore why`, `curve` and `relax`: what they take, what they print, and how they end."""
 
+import functools
 import json
 import os
 import signal
@@ -37,6 +38,11 @@ class Small(torch.nn.Module):
     def forward(self, x): return x.flatten(1)[:, :2].abs()
 
 def small(): return Small()
+
+class Words(torch.nn.Module):
+    def forward(self, x): return "a word"
+
+def words(): return Words()
 def walk(t): return torch.stack([torch.sin(t), torch.cos(t), 0.1 * t], dim=1)
 def slow(t):
     import sys, time
@@ -148,6 +154,7 @@ def test_a_model_is_made_smooth(folder):
     (["why", "mine:build", "--walk", "mine:walk", "--outputs", "0,x"], "outputs = '0,x': write numbers"),
     (["why", "mine:build", "--walk", "mine:walk", "--outputs", "7"], "outputs = '7': there are outputs 0 to 1"),
     (["why", "mine:two", "--walk", "mine:walk", "--outputs", "where"], "'where': the model returns place, sure"),
+    (["why", "mine:words", "--walk", "mine:walk"], "the model returns no tensor: name a function"),
     (["why", "mine:build", "--walk", "mine:walk", "--weights", "a.npy"], "weights = 'a.npy': they cannot be loaded"),
     (["why", "mine:build", "--walk", "mine:walk", "--device", "abacus"], "device 'abacus' is not known"),
     (["curve", "curve.csv", "--fps", "30"], "has these columns of numbers: t, x; name one with --column"),
@@ -173,7 +180,9 @@ def test_usage_and_help():
 def test_ctrl_c_ends_it_quietly(folder):
     words = [sys.executable, "-m", "smpcore", "why", "mine_at_the_command_line:build", "--walk",
              "mine_at_the_command_line:slow"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={
+    # A shell's background jobs ignore Ctrl-C, and what they start inherits that.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=heard, env={
             **os.environ, "PYTHONPATH": str(Path(command_line.__file__).parent.parent.parent),
             "PYTHONUNBUFFERED": "1"}) as process:
         process.stderr.read(1)  # the path is asked for inputs

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from smpcore.experiments.regressors import POOLINGS, Recipe, regressor, train
+from smpcore.experiments.regressors import POOLINGS, STORED, Recipe, regressor, stored, train
 
 pytestmark = pytest.mark.numeric
 
@@ -78,3 +78,22 @@ def test_curves_are_float64_and_leave_the_model_as_it_is():
     assert spacing == pytest.approx(2 * torch.pi / 200)
     assert next(trained.model.parameters()).dtype == torch.float32
     assert trained.recipe.answers(torch.zeros(1, dtype=torch.float64)).shape == (1, 2)
+
+
+def test_shipped_networks_do_their_task_and_others_are_not_shipped():
+    assert stored(Recipe(steps=299)) is None
+    errors = {}
+    for recipe in STORED:
+        network = stored(recipe)
+        assert network.recipe == recipe
+        assert network.before > 0.9
+        errors.setdefault(recipe.steps, []).append(network.test_error)
+    # 1 is what a constant gets; 150 steps are half of a training.
+    assert max(errors[300]) < 0.4
+    assert sum(errors[150]) / 5 > sum(errors[300][:5]) / 5
+
+
+def test_shipped_networks_are_what_training_gives():
+    recipe = STORED[-1]
+    # Rounding differs from processor to processor, which 150 steps turn into per cents.
+    assert train(recipe).test_error == pytest.approx(stored(recipe).test_error, rel=0.5)

@@ -28,6 +28,7 @@ from smpcore.forensics.classifier import (
 )
 from smpcore.forensics.features import FEATURES, curve_features
 from smpcore.forensics.training import PATHS, recipes, watch
+from smpcore.metric import ValueJumpWarning
 from smpcore.models import mlp, reference_cnn, reference_line
 from smpcore.paths import circle, line
 
@@ -356,3 +357,10 @@ def test_the_command_checks_what_is_shipped(monkeypatch, capsys):
     assert len(told.splitlines()) == 5
     for line_ in told.splitlines()[1:]:
         assert re.search(r"held out: \d\.\d{3} ± \d\.\d{3}, four curves together \d\.\d{3} ± \d\.\d{3}$", line_)
+
+
+def test_a_curve_that_jumps_is_warned_of_once():
+    with pytest.warns(ValueJumpWarning) as given:
+        said = forensics.report((20 * np.sin(np.linspace(0, 6, 2001))).round())
+    assert said.verdict == "cannot tell"
+    assert len(given) == 1

@@ -175,5 +175,10 @@ def test_a_signal_without_jerk_has_no_logarithm_of_it(still):
         log_dimensionless_jerk(np.stack([ROW, np.ones(12)]))
 
 
+@pytest.mark.parametrize("measure", [slope_variation, mean_jerk, log_dimensionless_jerk])
+def test_no_signals_give_no_results(measure):
+    assert measure(np.zeros((0, 20))).shape == (0,)
+
+
 def test_public_names_are_the_room_s():
     assert all(hasattr(metric, name) for name in metric.__all__)

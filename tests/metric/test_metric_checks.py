@@ -53,6 +53,8 @@ BAD = [
     (ValueError, {"signal": np.float64(3.0)}, "this is a single number"),
     (ValueError, {"signal": RAMP, "spacing": 0.0}, "spacing = 0.0: the distance between samples has to"),
     (ValueError, {"signal": RAMP, "spacing": -1.0}, "has to be a positive number"),
+    (ValueError, {"signal": RAMP, "spacing": 10**400}, "has to be a positive number"),
+    (ValueError, {"signal": RAMP, "threshold": 10**400}, "a number of deviations, not negative"),
     (ValueError, {"signal": RAMP, "spacing": float("nan")}, "has to be a positive number"),
     (ValueError, {"signal": RAMP, "spacing": "0.1"}, "has to be a positive number"),
     (ValueError, {"signal": RAMP, "lag": 0}, "lag = 0: 'auto' or a whole number of samples, at least 1"),

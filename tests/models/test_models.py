@@ -104,20 +104,21 @@ SHARES = [("refine", {"pool1": .666, "pool2": .173}), ("proposal", {"pool1": .61
 @pytest.mark.parametrize(("stage", "known"), SHARES)
 def test_smp_of_a_boxs_edges_by_layer_and_by_brute_force(stage, known):
     pipeline = models.face_pipeline(stages=(stage,))
-    times = torch.linspace(0, 1, 201, dtype=torch.float64)
+    times = torch.linspace(0, 1, 61, dtype=torch.float64)
     found = attribute(pipeline, drift, times)
     for name, share in known.items():
         layer = next(layer for layer in found.layers if layer.name == f"stages.{stage}.{name}:max_pool2d")
         assert (layer.smp.sum() / found.total.sum()).item() == pytest.approx(share, abs=0.02)
     # All changes of the slope on a stretch that is short beside the distance of the kinks, smooth bends aside.
-    short = torch.lerp(*torch.tensor([0.5, 0.51], dtype=torch.float64), torch.linspace(0, 1, 4001).double())
+    short = torch.lerp(*torch.tensor([0.5, 0.502], dtype=torch.float64), torch.linspace(0, 1, 2001).double())
     with torch.no_grad(), forward_ad.dual_level():
         slopes = torch.cat([forward_ad.unpack_dual(pipeline(drift(forward_ad.make_dual(
             part, torch.ones_like(part))))).tangent for part in short.split(400)])
     brute = slopes.diff(dim=0)
     kinks = brute[brute.abs() > 20 * brute.abs().median(0).values].abs().sum()
     inside = attribute(pipeline, drift, short[::40])
-    assert kinks.item() == pytest.approx(inside.total.sum().item(), rel=0.03)
+    # At a quarter of this spacing the two were within 0.03 per cent in every edge.
+    assert kinks.item() == pytest.approx(inside.total.sum().item(), rel=3e-3)
 
 
 def test_the_pipeline_is_its_stages():

@@ -167,6 +167,13 @@ def test_a_circle_meets_its_inputs_in_order(order):
     assert nearest[0] < nearest[1] < nearest[2]
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_a_circle_through_inputs_of_any_size(size):
+    t = torch.linspace(0, 6, 5, dtype=torch.float64)
+    scaled = paths.circle_through(*(size * point.double() for point in (A, B, C)))(t) / size
+    torch.testing.assert_close(scaled, paths.circle_through(A, B, C)(t))
+
+
 def test_a_resting_crop_reads_the_picture_itself():
     path = paths.picture(NOISE, [10, 20, 24, 30], size=(10, 14), mean=0.5, std=2.0)
     x = path(torch.zeros(1, dtype=torch.float64))[0]
@@ -321,7 +328,10 @@ def bad(call, says, *values, kind=ValueError):
 BAD += [
     *bad(lambda v: paths.line(A, v), "end has to be an input, a tensor", None, "x", {"a": 1}, kind=TypeError),
     *bad(lambda v: paths.line(v, v), "start holds complex numbers", A + 1j, kind=TypeError),
-    *bad(lambda v: paths.line(A, B, v), "length = ", math.nan, math.inf, -1.0, None, "1", True, 10**400),
+    *bad(lambda v: paths.line(v, v), "start is sparse, or without numbers", A.to_sparse(), A.to("meta"),
+         kind=TypeError),
+    *bad(lambda v: paths.circle_through(v, v, v), "lie on one line", A),
+    *bad(lambda v: paths.line(A, B, v), "length = ", math.nan, math.inf, -1.0, None, "1", True, 10**400, 1e-320),
     *bad(lambda v: paths.circle(v), "shape = .* at least two input values and at most 268,435,456",
          2.5, None, "ab", 0, -3, (2, -3), (2, 0), (2.0, 3), True, 10**12, (10**6, 10**6)),
     *bad(lambda v: paths.circle(4, radius=v), "radius = ", 0, math.nan, math.inf, "1", [1.0]),
@@ -330,12 +340,13 @@ BAD += [
     *bad(lambda v: paths.circle_through(A, B, v), "third holds NaN|differ in shape", A * math.inf, A[0]),
     *bad(lambda v: paths.circle(4).slope(v), "times of a path", None, [0.0], torch.arange(3), kind=TypeError),
     *bad(lambda v: paths.line(A, B).slope(v), r"shape \(P,\)", torch.zeros(2, 2)),
-    *bad(lambda v: paths.load_picture(v), "picture = ", 3.5, b"abc", GREY + 1j, [["a"]], "~nobody-here/a.png", {}),
+    *bad(lambda v: paths.load_picture(v), "picture = ", 3.5, b"abc", GREY + 1j, [["a"]], "~nobody-here/a.png", {},
+         "a" * 5000),
     *bad(lambda v: paths.load_picture(GREY, v), "channels = ", True, 1.0, "1", [1], 4, GREY),
     *bad(lambda v: paths.picture(GREY, size=v), "size = .*whole numbers of pixels",
          2.5, None, "ab", True, (3, None), (4, 4.0), -1, 10**9),
     *bad(lambda v: paths.picture(GREY, mean=v), "mean = ", math.nan, None, "0"),
-    *bad(lambda v: paths.picture(GREY, std=v), "std = ", -1, math.nan, math.inf, None, "1"),
+    *bad(lambda v: paths.picture(GREY, std=v), "std = ", -1, 1e-320, math.nan, math.inf, None, "1"),
     *bad(lambda v: paths.picture(GREY, pan=v), "pan = ", math.nan, None, (1, math.nan), (1, 2, 3), "12"),
     *bad(lambda v: paths.picture(GREY, zoom=v), "zoom = ", -1, math.nan, None, "2", True),
     *bad(lambda v: paths.picture(GREY, turn=v), "turn = ", math.inf, None, True),
@@ -352,11 +363,12 @@ BAD += [
          kind=TypeError),
     *bad(lambda v: paths.render_blobs(v, T), "one row for each picture", torch.zeros(()), torch.zeros(3, 3)),
     *bad(lambda v: paths.render_ellipsoids(v), "angles is a floating torch tensor", None, "x", kind=TypeError),
-    *bad(lambda v: paths.render_ellipsoids(torch.zeros(3, 2), light=v), "light = ", (0, 0, 0), (1, 2), None, math.nan),
+    *bad(lambda v: paths.render_ellipsoids(torch.zeros(3, 2), light=v), "light = ", (0, 0, 0), (1e-320, 0, 0), (1, 2),
+         None, math.nan),
     *[row for make in (paths.blob, paths.ellipsoid) for row in (
         *bad(lambda v, make=make: make(size=v), "size = .*from 2 to 16384", 0, 2.5, None, "32", True, (4, 4), 10**9),
         *bad(lambda v, make=make: make(axes=v), "axes = .* numbers are needed, each positive",
-             0.1, None, (0.1, 0.2, 0.3, 0.4), (0.1, math.nan), (math.inf, 1, 1), "abc"),
+             0.1, None, (0.1, 0.2, 0.3, 0.4), (0.1, math.nan), (math.inf, 1, 1), "abc", (1e-200,) * 2, (1e-200,) * 3),
         *bad(lambda v, make=make: make(reach=v), "reach = ", 0.1, None, (1, math.nan), (1, 2, 3)))],
     *bad(lambda v: paths.blob(turns=v), "turns = ", math.nan, None, "1"),
 ]

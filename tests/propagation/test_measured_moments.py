@@ -1,5 +1,6 @@
 """Trained networks predicted from what their units do along another path."""
 
+import itertools
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from smpcore import attribute, models, paths, propagation
+from smpcore.experiments import regressors as training
 from smpcore.propagation import measured_moments
 
 pytestmark = pytest.mark.numeric
@@ -23,7 +25,10 @@ def test_measured_moments_run_on_the_reference_path_only():
     model[0].register_forward_hook(lambda module, given, out: ran.append(given[0].detach().clone()))
     along = paths.circle(32, seed=1)
     found = propagation.predict_network(model, paths.circle(32, seed=2), times, moments="measured", reference=along)
-    assert torch.equal(torch.cat(ran), along(times))
+    # Stretches share their ends, and each is gone along once: there is no pooling.
+    seen = torch.cat(ran)
+    assert len(times) <= len(seen) <= 1.15 * len(times)
+    assert float(torch.cdist(seen, along(times)).amin(1).max()) < 1e-5
     truth = attribute(model, paths.circle(32, seed=2), times)
     # One draw of 256 units a layer on another circle: a fifth covers its scatter.
     assert float(found.total[0]) == pytest.approx(float(truth.total[0]), rel=0.2)
@@ -40,6 +45,48 @@ def test_measured_windows_behind_a_relu():
     gap = abs(float(found.total[0]) - float(truth.total[0]))
     # Sinusoids in place of Gaussian signals, and one network: a quarter, and the draw of windows.
     assert gap < 0.25 * float(truth.total[0]) + 3 * float(found.total_se[0])
+
+
+def test_the_laws_error_and_the_transfers_are_kept_apart():
+    model, times = models.mlp(16, 2, width=64, depth=2, seed=3), torch.linspace(0, TAU, 161, dtype=F64)
+    path, reference = paths.circle(16, seed=2), paths.circle(16, seed=1)
+    found = propagation.predict_network(model, path, times, moments="measured", reference=reference)
+    there, here = (attribute(model, each, times) for each in (reference, path))
+    frame = found.errors(there, here)
+    assert list(frame.columns) == ["layer", "output", "predicted", "on_reference", "on_path", "law", "transfer"]
+    assert list(frame.layer) == ["1:relu", "1:relu", "3:relu", "3:relu", "total", "total"]
+    last = frame.iloc[-1]
+    for column, each in (("predicted", found), ("on_reference", there), ("on_path", here)):
+        assert last[column] == pytest.approx(float(each.total[1]), rel=1e-9)
+    assert last.law * last.transfer == pytest.approx(float(found.total[1] / here.total[1]), rel=1e-9)
+    # On its own reference the law has what a law can have: sinusoids of a few samples each.
+    assert frame.law.between(0.85, 1.15).all()
+    with pytest.raises(ValueError, match=r"the measurement has layers 1:relu, the prediction 1:relu, 3:relu"):
+        found.errors(attribute(models.mlp(16, 2, width=8, depth=1), path, times), here)
+    with pytest.raises(ValueError, match="moments='weights' have no reference, so no error of transfer"):
+        propagation.predict_network(model, path, times).errors(there, here)
+
+
+def test_stretches_share_their_ends_and_have_eight_intervals_at_least():
+    times = torch.linspace(0, 1, 100, dtype=F64)
+    parts = measured_moments.stretches(times)
+    assert len(parts) == 12
+    assert min(map(len, parts)) >= 9
+    assert all(one[-1] == other[0] for one, other in itertools.pairwise(parts))
+    assert torch.equal(torch.cat([parts[0], *(part[1:] for part in parts[1:])]), times)
+    assert len(measured_moments.stretches(times[:5])) == 1
+
+
+@pytest.mark.parametrize(("activation", "pooling"), [("relu", "max"), ("relu", "average"), ("tanh", "max")])
+def test_the_law_holds_on_trained_regressors(activation, pooling):
+    """In total within 12% for five networks of each kind, by their shipped weights; here the second of each."""
+    network = training.stored(training.Recipe(activation, pooling, steps=300, seed=1))
+    times = torch.linspace(0, TAU, 241, dtype=F64)
+    reference = paths.blob(size=16, turns=-1.0)
+    found = propagation.predict_network(network.model, network.recipe.path(), times, moments="measured",
+                                        reference=reference)
+    law = float(found.total.sum() / attribute(network.model, reference, times).total.sum())
+    assert abs(law - 1) < 0.12, law
 
 
 class Twice(nn.Module):
@@ -81,9 +128,12 @@ def test_moments_of_parts_join():
     x, slope = torch.randn(2, 50, 3, dtype=F64, generator=torch.Generator().manual_seed(0)) + 1e6
     gains = torch.randn(2, 50, 3, dtype=F64, generator=torch.Generator().manual_seed(1))
     moments = measured_moments.Moments()
+    weights = torch.rand(50, dtype=F64, generator=torch.Generator().manual_seed(2))
     for part in (slice(0, 1), slice(1, 20), slice(20, 50)):
-        moments.add((x[part], slope[part]), gains[:, part])
-    torch.testing.assert_close(moments.mean, x.mean(0))
-    torch.testing.assert_close(moments.var, x.var(0), rtol=1e-8, atol=0)
-    torch.testing.assert_close(moments.slope_var, (slope**2).mean(0))
-    torch.testing.assert_close(moments.size, gains.abs().mean(1))
+        moments.add(weights[part], (x[part], slope[part]), gains[:, part])
+    share = weights / weights.sum()
+    mean = share @ x
+    torch.testing.assert_close(moments.mean, mean)
+    torch.testing.assert_close(moments.var, share @ (x - mean) ** 2, rtol=1e-7, atol=0)
+    torch.testing.assert_close(moments.slope_var, share @ slope**2)
+    torch.testing.assert_close(moments.size, torch.einsum("p,mpn->mn", share, gains.abs()))

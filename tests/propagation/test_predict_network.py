@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from smpcore import attribute, models, paths, propagation, trace_line
-from smpcore.propagation.random_weights import max_pool
-from smpcore.propagation.random_weights.second_moments import Field, conv_map, two_slope_field
+from smpcore.propagation.random_weights import linear, max_pool
+from smpcore.propagation.random_weights.second_moments import Field, conv_map, pad_map, two_slope_field
 
 pytestmark = pytest.mark.numeric
 
@@ -218,7 +218,14 @@ def test_a_convolutions_map_of_moments_is_that_of_its_mean_over_weights(layer):
                     generator=torch.Generator().manual_seed(1))
     flat = x[0].flatten(1)
     moment = torch.einsum("cp,cq->pq", flat, flat)[None, None]
-    apply, outer = conv_map(layer, sides)
+    mode = {"zeros": "constant"}.get(layer.padding_mode, layer.padding_mode)
+    around = linear._pads(layer.padding, layer.kernel_size, layer.dilation)
+    padded, padded_sides = pad_map(sides, around, mode)
+    taps, outer = conv_map(layer.kernel_size, padded_sides, layer.stride, layer.dilation)
+
+    def apply(moment):
+        return taps(padded(moment))
+
     total = 0.0
     for row in torch.eye(x.shape[1] * math.prod(layer.kernel_size), dtype=F64):
         plain = type(layer)(x.shape[1], 1, layer.kernel_size, stride=layer.stride, padding=layer.padding,
@@ -253,7 +260,7 @@ def test_it_is_quick_and_never_runs_the_model():
 def test_to_frame_has_a_row_for_each_layer_and_output():
     frame = propagation.predict_network(models.mlp(8, 2, width=16, depth=2), paths.circle(8),
                                         torch.linspace(0, 1, 20, dtype=F64)).to_frame()
-    assert list(frame.columns) == ["layer", "kind", "output", "smp", "smp_se", "how"]
+    assert list(frame.columns) == ["layer", "kind", "output", "smp", "smp_se", "kinks", "how"]
     assert len(frame) == 4
 
 

@@ -77,9 +77,9 @@ REFUSED = [
     ({"kernel": "periodic", "length_scale": 1e-3}, "samples a period are too few"),
     ({"kernel": "rbf", "length_scale": (1.0, -2.0)}, "positive and finite"),
     ({"kernel": "rbf", "length_scale": (1.0, 2.0), "variance": (1.0, 2.0, 3.0)}, "2 length scales and 3 var"),
-    ({"kernel": "rbf", "samples": 1}, "at least 2 samples"),
-    ({"kernel": "rbf", "count": 0}, "one signal"),
-    ({"kernel": "rbf", "duration": 0.0}, "positive duration"),
+    ({"kernel": "rbf", "samples": 1}, "samples = 1: it must be at least 2"),
+    ({"kernel": "rbf", "count": 0}, "count = 0: it must be at least 1"),
+    ({"kernel": "rbf", "duration": 0.0}, "duration = 0.0: it must be positive and finite"),
     ({"kernel": "rbf", "device": "abacus"}, "abacus"),
 ]
 
@@ -93,16 +93,20 @@ REFUSED += [
     ({"variance": value}, "variance = .* it has to be positive and finite")
     for value in (0, math.nan, None, "1", [1.0, 0.0])
 ] + [
-    ({"samples": value}, "samples = .*at least 2 samples.*whole numbers") for value in (2.5, math.nan, None, "9", True)
+    ({"samples": value}, "samples = .*: it must be a whole number") for value in (2.5, math.nan, None, "9", True)
 ] + [
-    ({"count": value}, "count = .*one signal are needed.*whole numbers") for value in (1.5, -3, None, [2])
+    ({"count": value}, "count = .*: it must be (a whole number|at least 1)") for value in (1.5, -3, None, [2])
 ] + [
-    ({"duration": value}, "duration = .*a positive duration") for value in (-1.0, math.nan, math.inf, None, "20")
+    ({"duration": value}, "duration = .*: it must be positive and finite")
+    for value in (-1.0, math.nan, math.inf, None, "20")
 ] + [
     ({"kernel": "periodic", "period": value}, "period = .* needs a positive period") for value in (0, math.nan, "5")
 ] + [
     ({"seed": value}, "seed = .*: a whole number of at most 64 bits") for value in (math.nan, 1.5, None, "1", 2**64)
 ] + [
+    ({"length_scale": 1e-300}, "has to be positive and finite"), ({"duration": 1e-300}, "duration = "),
+    ({"duration": 1e300}, "duration = "), ({"variance": 1e305}, "has to be positive and finite"),
+    ({"kernel": "periodic", "length_scale": 1e-9}, "samples a period are too few"),
     ({"samples": 10**12}, "1 signals of 1000000000000 samples: one call draws at most 268,435,456 numbers"),
     ({"count": 10**9}, "one call draws at most"),
 ]
@@ -112,7 +116,7 @@ for row in REFUSED:
 
 @pytest.mark.parametrize(("changes", "sentence"), REFUSED)
 def test_refused(changes, sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises((TypeError, ValueError), match=sentence):
         signals.gaussian_process(**{"samples": 101, "duration": 20.0, **changes})
 
 
@@ -132,9 +136,11 @@ def test_no_hinges_is_a_flat_signal():
     assert drawn.values.abs().max() == 0
 
 
-@pytest.mark.parametrize("changes", [{"kinks": -1}, {"count": 0}, {"margin": 0.6}])
-def test_impossible_hinges_are_refused(changes):
-    with pytest.raises(ValueError, match="room between the margins"):
+@pytest.mark.parametrize(("changes", "sentence"), [
+    ({"kinks": -1}, "kinks = -1: it must be at least 0"), ({"count": 0}, "count = 0: it must be at least 1"),
+    ({"margin": 0.6}, "margin = 0.6 leaves no room between the margins of times from 0 to 1")])
+def test_impossible_hinges_are_refused(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
         signals.hinge_signals(torch.linspace(0, 1, 9), **{"kinks": 3, **changes})
 
 
@@ -168,11 +174,12 @@ TIMES = torch.linspace(0, 1, 9)
 
 
 @pytest.mark.parametrize(("kind", "changes", "sentence"), [
-    *[(ValueError, {"jump_std": value}, "jump_std = .*finite numbers of at least 0")
-      for value in (math.nan, math.inf, -1.0, None, "1", [1.0])],
-    *[(ValueError, {"margin": value}, "margin = .*finite numbers of at least 0") for value in (math.nan, -0.1, None)],
-    *[(ValueError, {"kinks": value}, "negative number of kinks") for value in (1.5, math.nan, None, "3", True)],
-    *[(ValueError, {"count": value}, "at least one signal") for value in (1.5, None)],
+    *[(ValueError, {"jump_std": value}, "jump_std = .*finite number of at least 0")
+      for value in (math.nan, math.inf, -1.0, None, "1", [1.0], 1e305)],
+    *[(ValueError, {"margin": value}, "margin = .*finite number of at least 0") for value in (math.nan, -0.1, None)],
+    *[(TypeError, {"kinks": value}, "kinks = .*: it must be a whole number")
+      for value in (1.5, math.nan, None, "3", True)],
+    *[(TypeError, {"count": value}, "count = .*: it must be a whole number") for value in (1.5, None)],
     *[(ValueError, {"seed": value}, "seed = ") for value in (math.nan, "a", -(2**64))],
     (ValueError, {"kinks": 10**12}, "1 signals of 9 samples and 1000000000000 kinks: one call draws at most"),
     *[(TypeError, {"times": value}, "times is a torch tensor of real numbers, not")
@@ -219,7 +226,7 @@ def test_the_laws_refuse_what_cannot_be_drawn(law, changes):
 
 
 def test_lags_are_a_tensor():
-    with pytest.raises(TypeError, match="lags is a torch tensor, not list"):
+    with pytest.raises(TypeError, match="lags is a torch tensor of real numbers, not list"):
         signals.autocovariance("rbf", [0.0, 1.0], length_scale=1.0)
 
 
@@ -229,7 +236,7 @@ def test_lags_are_a_tensor():
      ] + [{"velocity": value} for value in (math.nan, 1.0, None, "ab", (1.0, math.nan), (1.0, math.inf), (1, 2, 3))])
 def test_bad_pictures_get_a_sentence(changes):
     for draw in (lambda **more: signals.moving_pictures(11, 1.0, **more), signals.picture_covariances):
-        with pytest.raises(ValueError, match=f"{next(iter(changes))} = .*a velocity has two parts, finite numbers"):
+        with pytest.raises((TypeError, ValueError), match=f"{next(iter(changes))} = .*: it must be "):
             draw(**{"height": 2, "width": 2, **changes})
 
 
@@ -240,9 +247,14 @@ def test_pictures_too_large_are_refused_before_they_are_drawn(changes):
         signals.moving_pictures(**{"samples": 11, "duration": 1.0, "height": 2, "width": 2, **changes})
 
 
+def test_covariances_of_too_many_pixels_are_refused():
+    with pytest.raises(ValueError, match="the covariances of 100000 by 100000 pixels: one call draws at most"):
+        signals.picture_covariances(10**5, 10**5)
+
+
 @pytest.mark.parametrize("changes", [{"height": 0}, {"length_scale": 0.0}, {"velocity": (1.0,)}])
 def test_impossible_pictures_are_refused(changes):
-    with pytest.raises(ValueError, match="a velocity has two parts"):
+    with pytest.raises(ValueError, match=f"{next(iter(changes))} = .*: it must be "):
         signals.moving_pictures(11, 1.0, **{"height": 2, "width": 2, **changes})
 
 

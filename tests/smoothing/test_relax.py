@@ -35,10 +35,14 @@ def test_every_model_becomes_smooth(case):
     trace = trace_line(relaxed.model, start, end)
     assert float(trace.smp.sum()) == 0
     assert not trace.certified
+    assert case.jumps or all(reason.endswith("is not straight") for _, _, reason in trace.gaps)
     # The caller's model is as it was; what is new stands beside what was there.
     torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
     touched = tuple(name.split(":")[0] for name in relaxed.replaced)
-    assert state.keys() - relaxed.model.state_dict().keys() <= {key for key in state if key.startswith(touched)}
+    found = relaxed.model.state_dict()
+    assert state.keys() - found.keys() <= {key for key in state if key.startswith(touched)}
+    kept = [key for key in state.keys() & found.keys() if key.rpartition(".")[0] not in relaxed.refitted]
+    torch.testing.assert_close([found[key] for key in kept], [state[key] for key in kept], rtol=0, atol=0)
     with torch.no_grad():
         before, now = model(calibration), relaxed.model(calibration)
     assert now.shape == before.shape
@@ -231,7 +235,7 @@ def test_layers_behind_a_smooth_unit_are_fitted_again(name, monkeypatch):
     plain, fitted = (relax(model, x, sharpness=soft, refit=refit) for refit in (False, True))
     assert (plain.refitted, fitted.refitted) == ([], ["1"])
     assert float(fitted.moved.square().sum()) < float(plain.moved.square().sum())
-    monkeypatch.setattr(ROOM, "_TABLE", 2000)
+    monkeypatch.setattr(ROOM, "_TABLE", 200)
     assert not torch.equal(relax(model, x, sharpness=soft).model[1].weight, fitted.model[1].weight)
 
 

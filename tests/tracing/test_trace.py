@@ -214,7 +214,7 @@ REFUSED = [
     ((GOOD, torch.zeros(4)), {}, ValueError, "one shape"),
     ((GOOD, GOOD / 0), {}, ValueError, "NaN or infinite at index"),
     ((GOOD, GOOD), {"length": 0.0}, ValueError, "must be positive"),
-    ((GOOD, GOOD), {"length": -1}, ValueError, "positive"),
+    ((GOOD, GOOD), {"length": -1}, ValueError, "positive"), ((GOOD, GOOD), {"length": 10**400}, ValueError, "positive"),
     ((GOOD, GOOD), {"length": math.nan}, ValueError, "positive"),
     ((GOOD, GOOD), {"length": "1"}, TypeError, "a number"),
     ((GOOD, GOOD), {"dtype": torch.int32}, TypeError, "floating torch type"),

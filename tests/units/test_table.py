@@ -163,4 +163,4 @@ def test_one_name_for_an_operation(function):
 
 def test_a_derivative_has_the_digits_of_its_input():
     x = torch.tensor([-1.0, 1.0], dtype=torch.float64)
-    assert switches.describe("leaky_relu", x, 0.01).derivative(x).tolist() == [0.01, 1.0]
+    assert switches.describe("leaky_relu", (x, 0.01), {}).derivative(x).tolist() == [0.01, 1.0]

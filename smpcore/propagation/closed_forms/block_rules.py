@@ -3,7 +3,8 @@
 Inputs are stationary Gaussian signals on a stretch of the path of length T: mean μ, value variance σ², slope
 variance λ. The number and size of their crossings follow from Rice's formula (S. O. Rice, Bell Syst. Tech. J.
 23-24, 1944/45; R. Adler and J. Taylor, *Random Fields and Geometry*, 2007). The rules are our own derivation
-from the task set by R. Liu, C.-W. Wong, H. Dai, arXiv:2103.14731 (2021); nothing here looks at a signal.
+(notebooks 02, sections 2 to 4; 03, sections 2 to 5; 04, sections 1 and 2) from the task set by R. Liu, C.-W. Wong,
+H. Dai, arXiv:2103.14731 (2021); nothing here looks at a signal.
 
 Everything broadcasts, takes tensors on any device or plain numbers, computes in float64 and is
 differentiable.

@@ -17,8 +17,8 @@ from torch import Tensor
 from smpcore.propagation.closed_forms.orthant import legendre
 from smpcore.units import Hinges
 
-__all__ = ["TwoSlopes", "crossing_number", "crossing_rate", "hinge_rates", "levels", "mean_derivative", "refuse_jumps",
-           "two_slopes"]
+__all__ = ["TwoSlopes", "between_hinges", "crossing_number", "crossing_rate", "hinge_rates", "levels",
+           "mean_derivative", "refuse_jumps", "two_slopes"]
 
 # Standard deviations beyond which a Gaussian value is not looked for, and nodes between two hinges.
 _FAR, _NODES = 8.0, 64
@@ -61,19 +61,23 @@ def hinge_rates(seen: Hinges, mean: Tensor, var: Tensor, slope_var: Tensor) -> l
     return found
 
 
-def mean_derivative(seen: Hinges, mean: Tensor, var: Tensor) -> Tensor:
-    """E|g'(x)| of Gaussian values, by Gauss-Legendre quadrature between the hinges."""
+def between_hinges(seen: Hinges, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+    """Values and weights ``(pieces, nodes, *shape)`` of Gaussians, by Gauss-Legendre quadrature between the hinges."""
     std = var.sqrt()
     safe = torch.where(std > 0, std, 1.0)
     ends = [torch.full_like(mean, sign * _FAR) for sign in (-1, 1)]
     inner = [((torch.as_tensor(hinge.at).to(mean) - mean) / safe).clamp(-_FAR, _FAR) for hinge in seen.hinges]
     edges = torch.stack([*ends, *inner]).sort(0).values
-    nodes, weights = (part.to(mean).reshape(-1, *[1] * (mean.dim() + 1)) for part in legendre(_NODES))
-    width = edges.diff(dim=0)
-    z = edges[:-1] + width * nodes
-    share = weights * width * torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
-    gate = seen.derivative((mean + std * z).flatten(0, 1)).reshape(z.shape)
-    return (gate.abs() * share).sum((0, 1))
+    nodes, weights = (part.to(mean).reshape(-1, *[1] * mean.dim()) for part in legendre(_NODES))
+    width = edges.diff(dim=0)[:, None]
+    z = edges[:-1, None] + width * nodes
+    return mean + std * z, weights * width * torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+
+
+def mean_derivative(seen: Hinges, mean: Tensor, var: Tensor) -> Tensor:
+    """E|g'(x)| of Gaussian values."""
+    x, share = between_hinges(seen, mean, var)
+    return (seen.derivative(x.flatten(0, 1)).reshape(x.shape).abs() * share).sum((0, 1))
 
 
 def refuse_jumps(seen: Hinges, name: str) -> None:

@@ -5,30 +5,61 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from smpcore.propagation.closed_forms.unit_rule import levels, refuse_jumps, two_slopes
-from smpcore.propagation.random_weights.sampling import drawn
-from smpcore.propagation.random_weights.second_moments import Field, both_above, crossing_rate, two_slope_field
+from smpcore.propagation.closed_forms.unit_rule import between_hinges, levels, refuse_jumps, two_slopes
+from smpcore.propagation.random_weights.sampling import drawn, paired
+from smpcore.propagation.random_weights.second_moments import (
+    Field,
+    both_above,
+    crossing_rate,
+    diagonal,
+    two_slope_field,
+)
 from smpcore.propagation.random_weights.stage import Stage
 
 __all__ = ["gated", "through", "unit"]
 
-
-def gated(gate: Tensor, gain: Tensor) -> Tensor:
-    """Squared gains before an elementwise unit whose derivatives ``(R, P, M, N)`` were drawn."""
-    if gain.dim() == 4:
-        return gain * (gate.mT @ gate / gate.shape[2])
-    return gain * (gate**2).mean(2)
+# Positions whose quadrature is done at once.
+_AT_ONCE = 1 << 13
 
 
-def through(step, field: Field, values: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A unit's values, slopes and derivatives for draws ``(R, P, M, N)``, which take the channels' settings in turn."""
-    shape, channels = values.shape, field.channels if step.channels > 1 else 1
+def gated(gain: Tensor, gate: Tensor) -> Tensor:
+    """Squared gains before an elementwise unit, by its mean squared derivative, ``(R, P, N)`` or of pairs."""
+    if gain.dim() == gate.dim():
+        return gain * gate
+    own = diagonal(gain) * diagonal(gate)
+    return torch.diag_embed(own) if gain.dim() == 4 else own
+
+
+def through(step, count: int, values: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A unit's values, slopes and derivatives for draws ``(R, P, M, ...)``, which take ``count`` channels' settings in
+    turn."""
+    shape, channels = values.shape, count if step.channels > 1 else 1
     rows = torch.arange(-(-shape[2] // channels) * channels, device=values.device) % shape[2]
-    x = values[:, :, rows].reshape(-1, channels, *(() if field.flat else field.sides))
+    x = values.flatten(3)[:, :, rows].reshape(-1, channels, shape[3:].numel())
     seen = step.describe(x)
-    y, gate = (part.detach().reshape(*shape[:2], -1, shape[3])[:, :, :shape[2]]
+    y, gate = (part.detach().reshape(*shape[:2], -1, *shape[3:])[:, :, :shape[2]]
                for part in (seen.output(x), seen.derivative(x)))
     return y, gate * slopes, gate
+
+
+def _by_quadrature(step, field: Field) -> tuple[list[Tensor], Tensor]:
+    """Moments behind a unit of a Gaussian field of which only p = q is carried, and the mean square of its derivative.
+
+    Given a = u the slope is Gaussian of mean X u/K and variance S − X²/K.
+    """
+    def some(value, slope, cross):
+        x, share = between_hinges(step.seen, torch.zeros_like(value), value)
+        seen = step.describe(x.flatten(0, 2))
+        y, gate = (part.detach().reshape(x.shape) for part in (seen.output(seen.input), seen.derivative(seen.input)))
+        drift = cross / torch.where(value > 0, value, 1.0)
+        left = slope - drift * cross
+        return torch.stack([(part * share).sum((0, 1)).mean(-1) for part in (
+            y**2, gate**2 * (left + (drift * x) ** 2), y * gate * drift * x, gate**2)])
+
+    # Channels with settings of their own stand beside one another.
+    flat = [moment.flatten()[:, None].expand(-1, step.channels).split(_AT_ONCE) for moment in field.moments()]
+    *moments, passed = torch.cat([some(*parts) for parts in zip(*flat, strict=True)], 1).reshape(4, *field.value.shape)
+    return moments, passed
 
 
 def unit(step, fields, run) -> Stage:
@@ -45,19 +76,27 @@ def unit(step, fields, run) -> Stage:
 
     if field.gaussian and slopes is not None:
         def draw():
-            return through(step, field, *field.draw())[:2]
+            return through(step, field.channels, *field.draw())[:2]
 
         if run.pool_behind():
             # Only the leader's crossings are seen, and only its slope counts: the pooling does both, from draws.
             return Stage(replace(field, gaussian=False, draw=draw, before=field), lambda gain: [gain])
         behind = replace(two_slope_field(field, slopes.product, slopes.square_step), draw=draw)
         gate = slopes.product + slopes.square_step * both_above(field)
-        return Stage(behind, lambda gain: [gain * (gate if gain.dim() == 4 else _own(gate))], rates(field))
+        return Stage(behind, lambda gain: [gated(gain, gate)], rates(field))
     if field.draw is None:
         raise ValueError(f"{step.name} acts on the inputs themselves: a linear or convolutional layer has to come "
                          "before it")
+    if field.gaussian and not field.pairs:
+        moments, passed = _by_quadrature(step, field)
+
+        def later():
+            return through(step, field.channels, *field.draw())[:2]
+
+        behind = Field(*moments, field.channels, field.sides, field.flat, draw=later, roots=field.roots)
+        return Stage(behind, lambda gain: [gated(gain, passed)], rates(field))
     values, rising = field.draw()
-    y, rising, gate = through(step, field, values, rising)
+    y, rising, gate = through(step, field.channels, values, rising)
     if field.gaussian:
         made = rates(field)
     elif slopes is not None and run.pool_before():
@@ -70,8 +109,14 @@ def unit(step, fields, run) -> Stage:
         what = "that is neither Gaussian nor positive" if slopes is not None else "that is not Gaussian"
         raise ValueError(f"{step.name} stands behind a map {what}: a linear or convolutional layer, or batch norm, has "
                          "to come before it")
-    return Stage(drawn(field, y, rising), lambda gain: [gated(gate, gain)], made)
-
-
-def _own(gate: Tensor) -> Tensor:
-    return torch.diagonal(gate, dim1=-2, dim2=-1) if gate.dim() == 4 else gate
+    passed = gate.mT @ gate / gate.shape[2] if field.pairs else (gate**2).mean(2)
+    if field.core is not None:
+        # What is added passes a gain back only where it is not 0, as behind a ReLU; there this unit is on more often.
+        alive = (paired(field.core.draw(), field.rest())[1][0] != 0).to(gate)
+        squares = (gate**2).expand(alive.shape[:2] + gate.shape[2:])
+        apart = squares.mean(2).clamp(min=1e-12)
+        # Where a unit of the other map has its kink it is 0, and the Gaussian alone decides, evenly.
+        even = torch.as_tensor(0.0 if slopes is None else (slopes.above**2 + slopes.below**2) / 2).to(gate)
+        run.on_with_rest[step.inputs[0]] = ((squares * alive).mean(2) / alive.mean(2).clamp(min=1e-12) / apart,
+                                            torch.ones_like(apart) if slopes is None else even / apart)
+    return Stage(drawn(field, y, rising), lambda gain: [gated(gain, passed)], made)

@@ -6,18 +6,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from smpcore.propagation.random_weights.sampling import sampler
+from smpcore.propagation.random_weights.sampling import paired, sampler
 from smpcore.propagation.random_weights.second_moments import (
     Field,
     adjoint,
     conv_map,
     diagonal,
     linear_positions,
+    pad_map,
     scaled,
+    shift,
 )
 from smpcore.propagation.random_weights.stage import Stage
 
-__all__ = ["batch_norm", "conv", "flatten", "identity", "linear", "linear_map", "rearrange", "residual_sum"]
+__all__ = ["batch_norm", "conv", "flatten", "identity", "linear", "linear_map", "pad", "rearrange", "residual_sum"]
 
 
 def _same(gain: Tensor) -> list[Tensor]:
@@ -37,32 +39,28 @@ def rearrange(step, fields, run) -> Stage:
 
 def flatten(step, fields, run) -> Stage:
     """The same map as features."""
-    if step.settings.get("start_dim", 1) != 1 or step.settings.get("end_dim", -1) not in (-1, len(fields[0].sides) + 1):
-        raise ValueError(f"{step.name} flattens some dimensions only: all but the batch have to go")
     return Stage(replace(fields[0], flat=True), _same)
+
+
+def _mean_square(step, name: str) -> float:
+    part = step.settings.get(name)
+    return 0.0 if part is None else float((part.double() ** 2).mean())
 
 
 def linear(step, fields, run) -> Stage:
     """K' = σ_w² C Σ_p K(p, p) + σ_b²; backward σ_w² times the number of units behind."""
-    field, layer = fields[0], step.module
+    field, power = fields[0], _mean_square(step, "weight")
     if field.sides and not field.flat:
         raise ValueError(f"{step.name} stands behind a map of {field.sides} that is not flattened: put nn.Flatten "
                          "in between")
-    power = float((layer.weight.detach().double() ** 2).mean())
-    fan_in = field.channels * field.positions
-    if layer.in_features != fan_in:
-        raise ValueError(f"{step.name} takes {layer.in_features} features, and gets {fan_in}: the path's inputs do not "
-                         "fit the model")
+    (out,) = step.shape
     total = [diagonal(moment).sum(-1)[..., None] * field.channels * power for moment in field.moments()]
-    if field.pairs:
-        total = [moment[..., None] for moment in total]
-    bias = _bias(layer)
-    behind = Field(total[0] + bias, total[1], total[2], layer.out_features, (), gaussian=True,
+    behind = Field(total[0] + _mean_square(step, "bias"), total[1], total[2], out, (), gaussian=True,
                    roots=frozenset([step.name.split("#")[0]]))
     shape = field.positions
 
     def pull(gain):
-        alike = power * layer.out_features * diagonal(gain)
+        alike = power * out * diagonal(gain)
         alike = alike.expand(*alike.shape[:2], shape)
         return [torch.diag_embed(alike) if gain.dim() == 4 else alike]
 
@@ -71,27 +69,66 @@ def linear(step, fields, run) -> Stage:
 
 def conv(step, fields, run) -> Stage:
     """K'(p, q) = σ_w² (C/groups) Σ_δ K(p + δ, q + δ) + σ_b²; backward its transpose, C' for C."""
-    field, layer = fields[0], step.module
-    if len(field.sides) != len(layer.kernel_size) or field.flat:
-        raise ValueError(f"{step.name} is a {type(layer).__name__}, and gets a map with {len(field.sides)} sides")
-    if layer.in_channels != field.channels:
-        raise ValueError(f"{step.name} takes {layer.in_channels} channels, and gets {field.channels}")
-    power = float((layer.weight.detach().double() ** 2).mean())
-    apply, sides = conv_map(layer, field.sides)
-    forward = power * layer.in_channels / layer.groups
-    moments = [forward * apply(moment) for moment in field.moments()]
-    behind = Field(moments[0] + _bias(layer), moments[1], moments[2], layer.out_channels, sides, gaussian=True,
-                   roots=frozenset([step.name.split("#")[0]]))
-    backward = power * layer.out_channels / layer.groups
+    field, power, groups = fields[0], _mean_square(step, "weight"), step.settings.get("groups", 1)
+    if not field.sides or field.flat:
+        raise ValueError(f"{step.name} needs a map with sides, and gets features")
+    kernel = tuple(step.settings["weight"].shape[2:])
+    stride, dilation = (_each(step.settings.get(name, 1), kernel) for name in ("stride", "dilation"))
+    pads = _pads(step.settings.get("padding", 0), kernel, dilation)
+    padded, sides = pad_map(field.sides, pads)
+    taps, sides = conv_map(kernel, sides, stride, dilation)
+    channels, forward = step.shape[0], power * field.channels / groups
+
+    def apply(moment):
+        return taps(padded(moment))
+
+    behind = field.map(lambda moment: forward * apply(moment),
+                       lambda offset: tuple(pace * part for pace, part in zip(stride, offset, strict=True)),
+                       channels=channels, sides=sides, gaussian=True, draw=None, core=None, rest=None, before=None,
+                       roots=frozenset([step.name.split("#")[0]]))
+    behind = shift(behind, _mean_square(step, "bias"))
+    positions, backward = field.positions, power * channels / groups
 
     def pull(gain):
-        return [backward * adjoint(apply, field.positions, gain)]
+        return [backward * adjoint(apply, positions, gain)]
 
     return Stage(_drawable(behind, run), pull)
 
 
-def _bias(layer) -> float:
-    return 0.0 if layer.bias is None else float((layer.bias.detach().double() ** 2).mean())
+def _each(value, like: tuple) -> tuple[int, ...]:
+    return (value,) * len(like) if isinstance(value, int) else tuple(value) * (len(like) // len(value))
+
+
+def _pads(padding, kernel, dilation) -> list[tuple[int, int]]:
+    if padding == "valid":
+        padding = 0
+    if padding == "same":
+        whole = [step * (size - 1) for step, size in zip(dilation, kernel, strict=True)]
+        return [(part // 2, part - part // 2) for part in whole]
+    return [(part, part) for part in _each(padding, kernel)]
+
+
+def pad(step, fields, run) -> Stage:
+    """Zeros, or positions of the map once more, around it."""
+    field, settings = fields[0], step.settings
+    mode, count = settings.get("mode") or "constant", len(field.sides)
+    around = list(zip(settings["pad"][::2], settings["pad"][1::2], strict=True))[::-1]
+    if settings.get("value") or len(around) > count or field.flat or min(map(min, around), default=0) < 0:
+        raise ValueError(f"{step.name} pads with another number than 0, adds channels, or cuts, which has no rule to "
+                         "predict it")
+    apply, sides = pad_map(field.sides, [(0, 0)] * (count - len(around)) + around, mode)
+    return _moved(field, apply, sides, run, (lambda offset: offset) if mode == "constant" else None)
+
+
+def _moved(field: Field, apply, sides, run, across=None) -> Stage:
+    """Behind a linear map of positions, the same for values and slopes of every channel."""
+    def drawn(draw):
+        return None if draw is None else lambda: tuple(apply(part, 3) for part in draw())
+
+    core = None if field.core is None else field.core.map(apply, across, sides=sides)
+    behind = field.map(apply, across, sides=sides, core=core, draw=drawn(field.draw), rest=drawn(field.rest),
+                       before=None)
+    return Stage(behind, lambda gain: [adjoint(apply, field.positions, gain)])
 
 
 def _drawable(field: Field, run) -> Field:
@@ -100,21 +137,19 @@ def _drawable(field: Field, run) -> Field:
 
 def batch_norm(step, fields, run) -> Stage:
     """y = g_c x + o_c in evaluation mode, g and o of the channels counting as drawn."""
-    field, layer = fields[0], step.module
-    if layer.running_var is None:
+    field = fields[0]
+    mean, var, weight, bias = (step.settings.get(name) for name in ("running_mean", "running_var", "weight", "bias"))
+    if var is None:
         raise ValueError(f"{step.name} keeps no running statistics, so it mixes the samples of a batch: use "
                          "track_running_stats=True")
-    gain = (layer.running_var.detach().double() + layer.eps).rsqrt()
-    if layer.affine:
-        gain = gain * layer.weight.detach().double()
-    offset = -layer.running_mean.detach().double() * gain
-    if layer.affine:
-        offset = offset + layer.bias.detach().double()
-    power, shift = float((gain**2).mean()), float((offset**2).mean())
-    if shift > 0 and not field.gaussian:
+    gain = (var.double() + step.settings.get("eps", 1e-5)).rsqrt()
+    gain = gain if weight is None else gain * weight
+    offset = -mean * gain if bias is None else bias - mean * gain
+    power, offset = float((gain**2).mean()), float((offset**2).mean())
+    if offset > 0 and not field.gaussian:
         raise ValueError(f"{step.name} shifts a map that is not Gaussian of mean 0: only a batch norm directly behind "
                          "a linear or convolutional layer may have means or biases")
-    behind = scaled(field, power, shift, core=None if field.core is None else scaled(field.core, power))
+    behind = scaled(field, power, offset, core=None if field.core is None else scaled(field.core, power), before=None)
     if field.gaussian:
         behind = _drawable(behind, run)
     else:
@@ -129,43 +164,42 @@ def _times(draw, factor: float):
 def residual_sum(step, fields, run) -> Stage:
     """Moments add where one side is of mean 0 and drawn by weights that the other knows nothing of."""
     one, other = fields
-    if one.sides != other.sides or one.channels != other.channels or one.flat != other.flat:
-        raise ValueError(f"{step.name} adds a map of {one.channels} × {one.sides} to one of {other.channels} × "
-                         f"{other.sides}: both have to be alike")
     if not (one.gaussian or other.gaussian) or one.roots & other.roots:
         raise ValueError(f"{step.name} adds two maps that are not independent, or neither of them Gaussian of mean 0: "
                          "one of the two has to come straight from a linear or convolutional layer of its own")
-    moments = [a + b for a, b in zip(one.moments(), other.moments(), strict=True)]
-    behind = Field(*moments, one.channels, one.sides, one.flat, roots=one.roots | other.roots)
+
+    def added(first, second):
+        return tuple(a + b for a, b in zip(first, second, strict=True))
+
+    across = None
+    if one.across is not None and other.across is not None:
+        def across(offset):
+            return added(one.across(offset), other.across(offset))
+    behind = Field(*added(one.moments(), other.moments()), one.channels, one.sides, one.flat, across=across,
+                   roots=one.roots | other.roots)
     if one.gaussian and other.gaussian:
         behind = _drawable(replace(behind, gaussian=True), run)
     else:
         core, rest = (one, other) if one.gaussian else (other, one)
+        behind = replace(behind, core=core, rest=rest.draw, draw=lambda: added(*paired(core.draw(), rest.draw())))
+    at = run.at
 
-        def draw():
-            return tuple(a + b for a, b in zip(core.draw(), rest.draw(), strict=True))
+    def pull(gain):
+        more = run.on_with_rest.get(at)
+        if more is None:
+            return [gain, gain]
+        to_rest = tuple(gain * part if gain.dim() == 3 else gain * (part[..., None] * part[..., None, :]).sqrt()
+                        for part in more)
+        return [gain, to_rest] if one.gaussian else [to_rest, gain]
 
-        behind = replace(behind, core=core, rest=rest.draw, draw=draw)
-    return Stage(behind, lambda gain: [gain, gain])
+    return Stage(behind, pull)
 
 
 def linear_map(step, fields, run) -> Stage:
     """y = A x in every channel: K' = A K Aᵀ, squared gains by its transpose."""
     field = fields[0]
     matrix, sides = _matrix(step, field)
-    apply = linear_positions(matrix)
-    core = None
-    if field.core is not None:
-        core = field.core.map(apply, sides=sides)
-    behind = field.map(apply, sides=sides, core=core, draw=_mapped(field.draw, matrix),
-                       rest=_mapped(field.rest, matrix))
-    if step.op == "mean" and not step.settings.get("keepdim"):
-        behind = replace(behind, sides=(), flat=False)
-    return Stage(behind, lambda gain: [adjoint(apply, field.positions, gain)])
-
-
-def _mapped(draw, matrix: Tensor):
-    return None if draw is None else lambda: tuple(part @ matrix.mT for part in draw())
+    return _moved(field, linear_positions(matrix), sides, run)
 
 
 def _matrix(step, field: Field) -> tuple[Tensor, tuple[int, ...]]:
@@ -173,14 +207,15 @@ def _matrix(step, field: Field) -> tuple[Tensor, tuple[int, ...]]:
     if not field.sides or field.flat:
         raise ValueError(f"{step.name} needs a map with sides, and gets features")
     n = field.positions
-    each = torch.eye(n, dtype=torch.float64).reshape(n, 1, *field.sides)
+    settings = {name: value for name, value in step.settings.items() if value is not None}
     if step.op == "mean":
-        dims = step.settings.get("dim")
+        dims = settings.get("dim")
         dims = sorted(d % (len(field.sides) + 2) for d in ([dims] if isinstance(dims, int) else dims or []))
         if dims != list(range(2, len(field.sides) + 2)):
             raise ValueError(f"{step.name} takes the mean over dimensions {dims}: only over all positions is known")
-        return torch.full((1, n), 1 / n, dtype=torch.float64, device=field.value.device), (1,) * len(field.sides)
-    settings = {name: value for name, value in step.settings.items() if value is not None}
+    if step.op == "mean" or (step.op == "adaptive average pool" and torch.Size(step.shape[1:]).numel() == 1):
+        return torch.full((1, n), 1 / n, dtype=torch.float64, device=field.value.device), tuple(step.shape[1:])
+    each = torch.eye(n, dtype=torch.float64).reshape(n, 1, *field.sides)
     if step.op == "upsample":
         behind = nn.functional.interpolate(each, **{"mode": "nearest"} | settings)
     else:

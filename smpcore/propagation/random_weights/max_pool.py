@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from smpcore.propagation.closed_forms.gaussian_max import LARGEST, Ties, leads_at, ties, with_zero
 from smpcore.propagation.closed_forms.unit_rule import TwoSlopes, two_slopes
-from smpcore.propagation.random_weights.sampling import REPLICATES, drawn
+from smpcore.propagation.random_weights.elementwise import through
+from smpcore.propagation.random_weights.sampling import REPLICATES, drawn, windows_drawn
 from smpcore.propagation.random_weights.second_moments import Field, diagonal
 from smpcore.propagation.random_weights.stage import Stage
 from smpcore.units import windows
@@ -28,7 +29,7 @@ def max_pool(step, fields, run) -> Stage:
     1, below 0 with slope q, and the unit's own where the leader passes 0.
     """
     field = fields[0]
-    if not field.sides or field.flat or not field.pairs:
+    if not field.sides or field.flat:
         raise ValueError(f"{step.name} needs a map with sides, and gets features")
     where, sides = windows(field.sides, **step.settings)
     where = where.to(field.value.device)
@@ -45,22 +46,34 @@ def max_pool(step, fields, run) -> Stage:
     slopes_of = None if unit is None else two_slopes(run.steps[unit].seen)
     if slopes_of is not None and min(slopes_of[:2]) < 0:
         raise ValueError(f"{step.name} pools a unit that falls below 0 ({run.steps[unit].name}): no rule yet")
-    swaps, crossings = pool_rates(source, where, slopes_of)
+    swaps, crossings = _rates_of_some(source, where, slopes_of, run.next_seed() if len(where) > _SOME else 0)
     at = run.at if behind is None else behind
     rates = ((run.at, at, swaps), *([] if unit is None else [(unit, at, crossings)]))
-    values, slopes = field.draw()
-    winner, pooled, rising = _pooled(values, slopes, where)
-    result = drawn(field, pooled, rising, sides=sides)
+    index, missing = where.clamp(min=0), where < 0
+    if field.pairs:
+        values, slopes = (part[..., index] for part in field.draw())
+    else:
+        values, slopes = windows_drawn(source.within(where), run.next_seed())
+        if before is not None:
+            values, slopes, _ = through(run.steps[before], field.channels, values, slopes)
+    pooled, member = values.masked_fill(missing, -torch.inf).max(-1)
+    result = drawn(field, pooled, slopes.expand(values.shape).gather(-1, member[..., None])[..., 0], sides=sides)
     # A unit before the pooling passes the gain on where its winner is, which is above 0 more often than others.
     above, below = (1.0, 1.0) if before is None else slopes_of[:2]
     passed = torch.where(pooled > 0, above, below).to(pooled)
-    share, squared = (_shares(winner, weight, field.positions) for weight in (passed, passed**2))
+    # How often each member wins each window (R, P, W, k), weighted.
+    share, squared = (pooled.new_zeros(*values.shape[:2], *where.shape).scatter_add_(
+        3, member.transpose(2, 3), weight.transpose(2, 3).contiguous()) / values.shape[2]
+        for weight in (passed, passed**2))
+    positions = field.positions
 
     def pull(gain: Tensor) -> list[Tensor]:
-        own = (squared * diagonal(gain)[..., None]).sum(-2)
+        spread = squared * diagonal(gain)[..., None]
+        own = spread.new_zeros(*spread.shape[:2], positions).index_add_(2, index.flatten(), spread.flatten(2))
         if gain.dim() == 3:
             return [own]
-        across = share.mT @ gain @ share
+        whole = share.new_zeros(*share.shape[:3], positions).scatter_add_(3, index.expand(share.shape), share)
+        across = whole.mT @ gain @ whole
         return [across - torch.diag_embed(torch.diagonal(across, dim1=-2, dim2=-1)) + torch.diag_embed(own)]
 
     return Stage(result, pull, rates)
@@ -89,26 +102,22 @@ def shared_pairs(where: Tensor) -> float:
     return 1 - len(pairs.unique(dim=0)) / max(1, len(pairs))
 
 
-def _pooled(values: Tensor, slopes: Tensor, where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The place, the value and the slope of each window's winner, ``(R, P, M, W)``."""
-    inside = values[..., where.clamp(min=0)].masked_fill(where < 0, -torch.inf)
-    pooled, member = inside.max(-1)
-    winner = where.expand(*inside.shape).gather(-1, member[..., None])[..., 0]
-    return winner, pooled, slopes.expand(values.shape).gather(-1, winner)
+# Sobol points in each of eight scrambles, from four signals upwards, and every how many of the times such an integral
+# is done, with a straight line in between; of more windows than so many some are drawn, with fewer points.
+_POINTS, _EVERY, _SOME, _FEW = 32, 4, 128, 8
 
 
-def _shares(winner: Tensor, weight: Tensor, positions: int) -> Tensor:
-    """``(R, P, W, N)``: how often each position wins each window, weighted."""
-    share = torch.zeros(*winner.shape[:2], winner.shape[3], positions, dtype=torch.float64, device=winner.device)
-    return share.scatter_add_(3, winner.mT, weight.mT.contiguous()) / winner.shape[2]
+def _rates_of_some(field: Field, where: Tensor, slopes: TwoSlopes | None, seed: int) -> tuple[Tensor, ...]:
+    """`pool_rates`, of a large map by windows drawn at random, which stand for all."""
+    count = len(where)
+    if count <= _SOME:
+        return pool_rates(field, where, slopes, _POINTS)
+    some = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:_SOME].to(where.device)
+    found = pool_rates(field, where[some], slopes, _FEW)
+    return tuple(part.new_zeros(*part.shape[:3], count).index_copy_(3, some, part * (count / _SOME)) for part in found)
 
 
-# Sobol points in each of eight scrambles, from four signals upwards; and every how many of the times such an integral
-# is done, with a straight line in between.
-_POINTS, _EVERY = 32, 4
-
-
-def pool_rates(field: Field, where: Tensor, slopes: TwoSlopes | None) -> tuple[Tensor, Tensor]:
+def pool_rates(field: Field, where: Tensor, slopes: TwoSlopes | None, points: int) -> tuple[Tensor, Tensor]:
     """Σ|jump of slope| and number of kinks per unit of t and window, ``(2, R, P, W)``: of swaps of the lead, and where
     the leader passes 0.
 
@@ -116,19 +125,18 @@ def pool_rates(field: Field, where: Tensor, slopes: TwoSlopes | None) -> tuple[T
     as one more signal. The probabilities are those of an orthant of a Gaussian of mean 0: closed up to three
     dimensions, beyond that on Sobol points, of which each replicate has its own.
     """
-    index = where.clamp(min=0)
-    moments = [moment[:, :, index[:, :, None], index[:, None, :]] for moment in field.moments()]
+    moments = field.within(where)
     mean, present = moments[0].new_zeros(moments[0].shape[:-1]), where >= 0
     made = None
     if slopes is None or slopes.below:
         value, slope, cross = moments
         found = ties(value, slope, mean, present, cross)
-        made = _kinks(found).sum(-1)
+        made = _kinks(found, points).sum(-1)
         if slopes is None:
             return made, 0 * made
     mean, value, slope, cross = with_zero(mean, *moments)
     found = ties(value, slope, mean, nn.functional.pad(present, (0, 1), value=True), cross)
-    each = _kinks(found)
+    each = _kinks(found, points)
     zero = found.second == where.shape[1]
     above, crossings = each[..., ~zero].sum(-1), each[..., zero].sum(-1)
     above_0, below_0, step = (above.new_tensor([part, part != 0]).view(2, 1, 1, 1) for part in (
@@ -139,19 +147,19 @@ def pool_rates(field: Field, where: Tensor, slopes: TwoSlopes | None) -> tuple[T
     return swaps, step * crossings
 
 
-def _kinks(found: Ties) -> Tensor:
+def _kinks(found: Ties, points: int) -> Tensor:
     """``(2, R, P, W, pairs)``: Σ|jump of slope| and number of the ties of two that lead."""
-    return torch.stack([found.strength, found.number]) * _probability(found)
+    return torch.stack([found.strength, found.number]) * _probability(found, points)
 
 
-def _probability(found: Ties) -> Tensor:
+def _probability(found: Ties, points: int) -> Tensor:
     """P(the two lead | tie), ``(R, P, W, pairs)``; at some times only where it is an integral."""
     replicates, times, size = *found.mean.shape[:2], found.mean.shape[-1]
     if size <= 3:
         return leads_at(found, 0)[0]
     nodes = torch.linspace(0, times - 1, min(times, 1 - (1 - times) // _EVERY)).round().long().unique()
     some = found._replace(mean=found.mean[:, nodes], cov=found.cov[:, nodes])
-    each = leads_at(some, _POINTS)
+    each = leads_at(some, points)
     each = each.reshape(REPLICATES, -1, *each.shape[1:]).mean(1)
     own = torch.arange(REPLICATES, device=each.device)
     each = each[own, own if replicates > 1 else 0 * own]

@@ -1,7 +1,7 @@
 """Forward through a network's steps with second moments, and backward with squared gains."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,8 @@ from smpcore.propagation.layer_graph import Step
 from smpcore.propagation.random_weights import linear
 from smpcore.propagation.random_weights.elementwise import unit
 from smpcore.propagation.random_weights.max_pool import max_pool
-from smpcore.propagation.random_weights.second_moments import Field, diagonal
+from smpcore.propagation.random_weights.sampling import REPLICATES, draws_for
+from smpcore.propagation.random_weights.second_moments import Field, diagonal, shifted
 from smpcore.propagation.random_weights.stage import Stage
 
 __all__ = ["STAGES", "LayerRates", "walk"]
@@ -24,6 +25,7 @@ STAGES = {
     "conv": linear.conv,
     "batch norm": linear.batch_norm,
     "sum": linear.residual_sum,
+    "pad": linear.pad,
     "average pool": linear.linear_map,
     "adaptive average pool": linear.linear_map,
     "mean": linear.linear_map,
@@ -34,11 +36,12 @@ STAGES = {
 }
 
 # Bytes of one moment that are worked on at once: what a cache holds, up to what a machine should spare where that is
-# less than eight times.
-_ROOM, _MOST = 1 << 22, 1 << 26
+# less than eight times; and of draws.
+_ROOM, _MOST, _DRAWN = 1 << 22, 1 << 26, 1 << 25
+# Positions of a map of which all pairs are carried.
+_LARGEST = 2500
 _HALF_NORMAL = math.sqrt(2 / math.pi)
-_SPATIAL = {"average pool", "adaptive average pool", "mean", "upsample", "max pool"}
-_JOINS = _SPATIAL - {"max pool"}
+_JOINS = {"average pool", "adaptive average pool", "mean", "upsample"}
 
 
 @dataclass
@@ -56,6 +59,9 @@ class Run:
 
     def __init__(self, steps: list[Step]):
         self.steps, self.at, self.draws = steps, 0, 0
+        # Of a sum of a Gaussian map and another: the mean squared derivative of the unit behind, over its mean, where
+        # the other is not 0, and where it is.
+        self.on_with_rest: dict[int, tuple[Tensor, Tensor]] = {}
         self.users = [[n for n, step in enumerate(steps) if at in step.inputs] for at in range(len(steps))]
 
     def next_seed(self) -> int:
@@ -82,20 +88,58 @@ class Run:
         return self.steps[before].op == "max pool" and len(self.users[before]) == 1
 
 
+# What is carried of a map: nothing that counts, p = q alone, that with `Field.across`, all pairs of positions.
+_NONE, _OWN, _NEAR, _ALL = range(4)
+
+
+def carried(steps: list[Step]) -> list[int]:
+    """How much of the moments behind each step is needed by those that switch behind it."""
+    needed = [_NONE] * len(steps)
+    for n in range(len(steps) - 2, -1, -1):
+        for each in steps[n].inputs:
+            needed[each] = max(needed[each], before(steps[n], needed[n]))
+    sizes = [_positions(step) for step in steps]
+    if _gains_meet(steps):
+        # Gains of different positions meet: every unit's joint gate is needed.
+        needed = [_ALL if size > 1 else level for level, size in zip(needed, sizes, strict=True)]
+    for step, level, size in zip(steps, needed, sizes, strict=True):
+        if level == _ALL and size > _LARGEST:
+            raise ValueError(f"behind {step.name} the moments of all pairs of {size} positions are needed: more than "
+                             f"{_LARGEST} positions do not fit in memory; predict it on smaller inputs, or with "
+                             "moments='measured'")
+    return needed
+
+
+def before(step: Step, behind: int) -> int:
+    """What a step needs of its inputs, for what is needed behind it."""
+    if step.op == "max pool":
+        return _NEAR if behind <= _OWN else _ALL
+    if step.op in _JOINS:
+        return _ALL if behind else _NONE
+    if step.op == "linear":
+        return min(behind, _OWN)
+    if step.op == "unit":
+        behind = max(behind, _OWN if step.switches else _NONE)
+        return behind if behind <= _OWN or two_slopes(step.seen) is not None else _ALL
+    padded = step.op == "pad" and (step.settings.get("mode") or "constant") != "constant"
+    return _ALL if padded and behind == _NEAR else behind
+
+
 def walk(steps: list[Step], inputs: tuple[Tensor, Tensor]) -> list[LayerRates]:
     """Every call that can switch, with what it adds at each of the times; in parts, to bound the memory.
 
     ``inputs`` are the path's values and slopes ``(P, *input_shape)``.
     """
-    largest = 1
-    pairs = any(step.op in _SPATIAL for step in steps)
-    if pairs and inputs[0].dim() > 2:
-        largest = inputs[0][0, 0].numel() ** 2
+    needed = carried(steps)
+    sizes = [_positions(step) for step in steps]
+    largest = max(size**2 if level == _ALL else size for size, level in zip(sizes, needed, strict=True))
     at_once = max(1, _ROOM // (8 * largest), min(8, _MOST // (8 * largest)))
+    if any(step.op in ("max pool", "sum") for step in steps):
+        at_once = min(at_once, max(1, _DRAWN // (8 * REPLICATES * max(size * draws_for(size) for size in sizes))))
     parts = []
     for start in range(0, len(inputs[0]), at_once):
         values, slopes = (part[start:start + at_once] for part in inputs)
-        parts.append(_once(steps, _first(values, slopes, pairs)))
+        parts.append(_once(steps, needed, _first(values, slopes, needed[0] == _ALL)))
     replicates = max(part.rates.shape[0] for found in parts for part in found) if parts[0] else 1
     joined = []
     for same in zip(*parts, strict=True):
@@ -109,14 +153,18 @@ def _first(values: Tensor, slopes: Tensor, pairs: bool) -> Field:
     """The inputs themselves, as second moments averaged over their channels."""
     count, channels, *sides = values.shape
     flat = [part.reshape(count, channels, -1) for part in (values, slopes)]
+
+    def across(offset):
+        there = [shifted(part, tuple(sides), offset) for part in flat]
+        return tuple((flat[one] * there[other]).mean(1)[None] for one, other in ((0, 0), (1, 1), (1, 0)))
+
+    moments = across((0,) * len(sides))
     if pairs:
-        moments = [a.mT @ b / channels for a, b in ((flat[0], flat[0]), (flat[1], flat[1]), (flat[1], flat[0]))]
-    else:
-        moments = [(a * b).mean(1) for a, b in ((flat[0], flat[0]), (flat[1], flat[1]), (flat[1], flat[0]))]
-    return Field(*(moment[None] for moment in moments), channels, tuple(sides))
+        moments = [(flat[one].mT @ flat[other] / channels)[None] for one, other in ((0, 0), (1, 1), (1, 0))]
+    return Field(*moments, channels, tuple(sides), across=across)
 
 
-def _once(steps: list[Step], first: Field) -> list[LayerRates]:
+def _once(steps: list[Step], needed: list[int], first: Field) -> list[LayerRates]:
     readout = steps[steps[-1].inputs[0]]
     if readout.op != "linear":
         raise ValueError(f"the output comes from {readout.name}: a linear readout is needed, whose weights are taken "
@@ -124,53 +172,73 @@ def _once(steps: list[Step], first: Field) -> list[LayerRates]:
     run = Run(steps)
     stages: list[Stage | None] = [None] * len(steps)
     fields: list[Field | None] = [None] * len(steps)
-    for n, step in enumerate(steps):
+    # Of each step's output: channels, and positions of each.
+    counts = [(0, 0)] * len(steps)
+    for n, step in enumerate(steps[:-1]):
         if step.op == "input":
             fields[n] = first
-        elif step.op != "output":
+        else:
             run.at = n
-            stages[n] = STAGES[step.op](step, [fields[each] for each in step.inputs], run)
-            fields[n] = stages[n].field
-    gains = _backward(steps, stages, fields)
-    return _gathered(steps, stages, fields, gains, readout.module.weight.detach().double())
+            level = before(step, needed[n])
+            given = [fields[each] if level == _ALL else fields[each].own() for each in step.inputs]
+            stages[n] = STAGES[step.op](step, given, run)
+            fields[n], stages[n] = stages[n].field, replace(stages[n], field=None)
+            for each in step.inputs:
+                if run.users[each][-1] == n:
+                    fields[each] = None
+        counts[n] = fields[n].channels, fields[n].positions
+    return _gathered(steps, stages, counts, _backward(steps, stages, counts, first), readout)
 
 
-def _backward(steps, stages, fields) -> list:
-    """Mean squared gain of each step's output for a readout of unit variance, and whether the readout's own weights
-    stand directly behind."""
+def _backward(steps, stages, counts, first: Field) -> list:
+    """Of each step's output for a readout of unit variance: the mean squared gain, whether the readout's own weights
+    stand directly behind, and the mean squared gain where a unit has its kink."""
     gains: list = [None] * len(steps)
     end = steps[-1].inputs[0]
     before = steps[end].inputs[0]
-    joined = any(step.op in _JOINS and _overlaps(step) for step in steps)
-    shape = fields[before].positions
-    one = torch.ones(1, fields[before].value.shape[1], shape, dtype=torch.float64, device=fields[before].value.device)
-    gains[before] = (torch.diag_embed(one) if joined else one, True)
+    one = first.value.new_ones(1, first.value.shape[1], counts[before][1])
+    one = torch.diag_embed(one) if _gains_meet(steps) else one
+    gains[before] = (one, True, one)
     for n in range(end - 1, 0, -1):
         if gains[n] is None or stages[n] is None:
             continue
-        gain, direct = gains[n]
+        gain, direct, _ = gains[n]
         direct = direct and steps[n].op not in ("linear", "conv")
         for at, part in zip(steps[n].inputs, stages[n].pull(gain), strict=True):
+            part, at_kink = part if isinstance(part, tuple) else (part, part)
             if gains[at] is None:
-                gains[at] = (part, direct)
+                gains[at] = (part, direct, at_kink)
             else:
                 # Gains of two branches: a sum of many weights' products, near enough to Gaussian.
-                gains[at] = (gains[at][0] + part, False)
+                gains[at] = (gains[at][0] + part, False, gains[at][2] + at_kink)
     return gains
 
 
-def _overlaps(step: Step) -> bool:
-    """Whether one position reaches several behind this step, so that gains of different positions meet."""
-    if step.op == "average pool":
-        kernel, stride = step.settings.get("kernel_size"), step.settings.get("stride")
-        return stride is not None and kernel != stride
-    return step.op in ("upsample", "adaptive average pool")
+def _positions(step: Step) -> int:
+    return torch.Size(step.shape[1:]).numel()
 
 
-def _gathered(steps, stages, fields, gains, weight: Tensor) -> list[LayerRates]:
+def _gains_meet(steps: list[Step]) -> bool:
+    """Whether one position reaches several behind some step, so that gains of different positions meet there; and maps
+    are small enough to carry them."""
+    def overlaps(step):
+        if step.op == "average pool":
+            kernel, stride = step.settings.get("kernel_size"), step.settings.get("stride")
+            return stride is not None and kernel != stride
+        if step.op == "adaptive average pool":
+            return any(before % behind for before, behind in zip(steps[step.inputs[0]].shape[1:], step.shape[1:],
+                                                                 strict=True))
+        return step.op == "upsample"
+
+    return any(map(overlaps, steps)) and max(map(_positions, steps)) <= _LARGEST
+
+
+def _gathered(steps, stages, counts, gains, readout: Step) -> list[LayerRates]:
+    weight = readout.settings["weight"].double()
     size, mean = (weight**2).mean(1).sqrt(), weight.abs().mean(1)
     found = {}
-    zero = weight.new_zeros(1, fields[0].value.shape[1], len(weight))
+    times = next(gain for gain in gains if gain is not None)[0].shape[1]
+    zero = weight.new_zeros(1, times, len(weight))
     for n, step in enumerate(steps):
         if step.switches:
             found[n] = LayerRates(step.name, step.kind, zero, zero[..., :1])
@@ -178,11 +246,12 @@ def _gathered(steps, stages, fields, gains, weight: Tensor) -> list[LayerRates]:
         for target, at, rate in made.rates if made else ():
             if gains[at] is None:
                 continue
-            gain, direct = gains[at]
+            gain, direct, at_kink = gains[at]
+            gain = at_kink if steps[at].op == "unit" else gain
             size_here = diagonal(gain).clamp(min=0).sqrt()
-            sums = (rate[0] * size_here).sum(-1) * fields[at].channels
+            sums = (rate[0] * size_here).sum(-1) * counts[at][0]
             # Behind wide layers some path to the output is open at every unit, so that each of its kinks is seen.
             found[target].kinks = found[target].kinks + (
-                rate[1] * (size_here > 0)).sum(-1, keepdim=True) * fields[at].channels
+                rate[1] * (size_here > 0)).sum(-1, keepdim=True) * counts[at][0]
             found[target].rates = found[target].rates + sums[..., None] * (mean if direct else _HALF_NORMAL * size)
     return list(found.values())

@@ -8,15 +8,24 @@ from torch import Tensor
 from smpcore.propagation.closed_forms.orthant import symmetric_root
 from smpcore.propagation.random_weights.second_moments import Field, diagonal
 
-__all__ = ["REPLICATES", "drawn", "moments_of", "sampler"]
+__all__ = ["REPLICATES", "drawn", "draws_for", "moments_of", "paired", "sampler", "windows_drawn"]
 
 #: Independent sets of draws: each is carried to the end by itself, and their scatter is the Monte Carlo error.
 REPLICATES = 4
+# Positions above which fewer channels are drawn: their means are taken over positions as well.
+_LARGE = 4096
 
 
 def draws_for(positions: int) -> int:
     """Channels drawn in each replicate: many where the map is small."""
-    return int(min(4096, max(160, 2**15 // positions)))
+    return int(min(4096, max(160 if positions <= _LARGE else 32, 2**15 // positions)))
+
+
+def paired(*draws: tuple[Tensor, Tensor]) -> list[tuple[Tensor, ...]]:
+    """Draws of as many channels each, the mirror images at the same places."""
+    count = min(values.shape[2] for values, _ in draws) // 2
+    return [tuple(part if part.shape[2] == 2 * count else torch.cat(
+        [half[:, :, :count] for half in part.chunk(2, 2)], 2) for part in both) for both in draws]
 
 
 def sampler(field: Field, seed: int):
@@ -43,14 +52,26 @@ def _gaussian(field: Field, seed: int) -> tuple[Tensor, Tensor]:
         left = (slope[:, :, None] - share**2).clamp(min=0).sqrt()
         first, second = white[..., :n], white[..., n:]
         return _mirrored(root * first), _mirrored(share * first + left * second)
-    value, slope, cross = field.moments()
+    return _joint(*field.moments(), white)
+
+
+def windows_drawn(moments: list[Tensor], seed: int) -> tuple[Tensor, Tensor]:
+    """Values and slopes ``(R, P, M, W, k)`` of Gaussian windows by their moments ``(R, P, W, k, k)``, one by one."""
+    size, k = moments[0].shape[-3:-1]
+    generator = torch.Generator().manual_seed(seed)
+    white = torch.randn(REPLICATES, 1, size, draws_for(size * k) // 2, 2 * k, generator=generator, dtype=torch.float64)
+    return tuple(part.transpose(2, 3) for part in _joint(*moments, white.to(moments[0].device), 3))
+
+
+def _joint(value: Tensor, slope: Tensor, cross: Tensor, white: Tensor, axis: int = 2) -> tuple[Tensor, Tensor]:
+    """Values and slopes that go with each other, mirror images along ``axis``."""
+    n = value.shape[-1]
     # In units of each kind's own size, one jitter serves both.
     units = [diagonal(part).mean(-1).clamp(min=1e-300).sqrt()[..., None, None] for part in (value, slope)]
     joint = torch.cat([torch.cat([value / units[0]**2, cross.mT / (units[0] * units[1])], -1),
                        torch.cat([cross / (units[0] * units[1]), slope / units[1]**2], -1)], -2)
-    factor = _factor(joint)
-    both = white @ factor.mT
-    return _mirrored(both[..., :n] * units[0]), _mirrored(both[..., n:] * units[1])
+    both = white @ _factor(joint).mT
+    return tuple(torch.cat([part, -part], axis) for part in (both[..., :n] * units[0], both[..., n:] * units[1]))
 
 
 def _mirrored(draws: Tensor) -> Tensor:
@@ -72,7 +93,7 @@ def drawn(field: Field, values: Tensor, slopes: Tensor, **changes) -> Field:
     """A field known by its draws."""
     value, slope, cross = moments_of(values, slopes, field.pairs)
     return replace(field, value=value, slope=slope, cross=cross, gaussian=False, core=None, rest=None,
-                   before=None, draw=lambda: (values, slopes), **changes)
+                   before=None, across=None, draw=lambda: (values, slopes), **changes)
 
 
 def moments_of(values: Tensor, slopes: Tensor, pairs: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,7 +19,8 @@ class Stage:
     field
         Behind it.
     pull
-        From the mean squared gains ``(R, P, N[, N])`` behind it to those before it, one for each input.
+        From the mean squared gains ``(R, P, N[, N])`` behind it to those before it, one for each input; a pair of them
+        where units have another gain at their kinks.
     rates
         Triples (which step's, at which step the gain, Σ|jump of the unit's own slope| and the number of jumps per
         unit of t ``(2, R, P, N)``).

@@ -2,8 +2,14 @@
 
 WRONG = {
     ("00", 1): [("def faster(t):\n    return path(t)", "does not end where a whole one ends")],
-    ("00", 2): [("def mouth_to_eyes(total):\n    return (total[6:].mean() / total[:6].mean()).item()",
-                 "neither an eye nor"),
+    ("00", 2): [("""
+def mouth_to_eyes(total):
+    return (total[6:].mean() / total[:6].mean()).item()
+""", "the ratio is not"), ("""
+def mouth_to_eyes(total):
+    eye = torch.tensor(["eye" in name for name in names])
+    return (total[~eye].mean() / total[eye].mean()).item()
+""", "neither an eye nor"),
                 ("def mouth_to_eyes(total):\n    return 2 / 3", "the ratio is not 0.67")],
     ("00", 3): [("""
 def per_change(motion, count=41):
