@@ -16,7 +16,8 @@ SLOW_PLACES = ("ci/test_run.py", "ci/test_sweep.py", "ci/test_executors.py", "ci
                "experiments/test_jumping_systems.py", "experiments/test_learning_systems.py",
                "experiments/test_regressors.py", "forensics",
                "notebooks/test_start_here.py", "notebooks/test_your_model.py", "propagation/test_measured_moments.py",
-               "propagation/test_predict_network.py", "propagation/test_units_predicted.py", "test_gpu.py",
+               "propagation/test_predict_network.py", "propagation/test_real_architectures.py",
+               "propagation/test_units_predicted.py", "propagation/test_weight_spread.py", "test_gpu.py",
                "tracing/test_fuzz.py")
 #: Tests that took half a second of one core or more.
 SLOW_TESTS = (

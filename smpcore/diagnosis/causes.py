@@ -170,8 +170,8 @@ class Diagnosis:
         return "\n".join(lines)
 
 
-def why(model, path: Callable[[Tensor], Tensor], times: Tensor, *, outputs: Sequence[int] | Callable | None = None
-        ) -> Diagnosis:
+def why(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
+        outputs: Sequence[int] | Callable | None = None, smp: bool = True) -> Diagnosis:
     """Tell apart what makes a model's outputs jerk along a path at a frame rate.
 
     Parameters
@@ -184,6 +184,8 @@ def why(model, path: Callable[[Tensor], Tensor], times: Tensor, *, outputs: Sequ
         ``(N,)``: when the frames are, evenly spaced; at least 16.
     outputs
         As `smpcore.attribute` takes them; they should be of one unit.
+    smp
+        Whether to attribute SMP as well, which takes most of the time.
 
     Returns
     -------
@@ -233,9 +235,10 @@ def why(model, path: Callable[[Tensor], Tensor], times: Tensor, *, outputs: Sequ
     found = [Part(*key, share) for key, share in parts.most_common() if share]
     shares = {name: sum(part.share for part in found if part.cause == name) for name in CAUSES}
     shares["motion"] = 1 - sum(shares.values())
-    attribution, refusal = None, ""
+    attribution, refusal = None, "it was not asked for"
     try:
-        attribution = attribute(model, path, times, outputs=outputs)
+        if smp:
+            attribution, refusal = attribute(model, path, times, outputs=outputs), ""
     except (ValueError, TypeError) as error:
         refusal = str(error)
     second = second.cpu()

@@ -1,4 +1,4 @@
-"""Paths: inputs as functions of time, along which a network's output is measured."""
+"""Paths: functions of time, (P,) -> (P, *input_shape), along which a network's output is measured (`times`)."""
 
 from smpcore.paths.crops import PicturePath, picture
 from smpcore.paths.lines import CirclePath, LinePath, circle, circle_through, line

@@ -185,7 +185,8 @@ def _prefiltered(pixels: np.ndarray, scale: Sequence[float], kind: str) -> np.nd
 
 # The motions are partial functions, not closures, so that a path can be sent to another process.
 def _loop(reach, t):
-    return torch.stack([reach[0] * torch.sin(t), reach[1] * torch.sin(2 * t)], dim=1)
+    right, down = (float(part) for part in reach)
+    return torch.stack([right * torch.sin(t), down * torch.sin(2 * t)], dim=1)
 
 
 def _power(base, t):
@@ -193,7 +194,7 @@ def _power(base, t):
 
 
 def _swing(reach, t):
-    return reach * torch.sin(t)
+    return float(reach) * torch.sin(t)
 
 
 #: By name of the argument: the motion, whether a number is one of its own, and what the number must be.

@@ -35,6 +35,16 @@ def test_a_folder_without_that_sweep_is_refused(tmp_path):
     assert not (tmp_path / "sweep.png").exists()
 
 
+def test_the_moving_picture_moves_and_is_small():
+    image = pytest.importorskip("PIL.Image")
+    with image.open(figure.MOVING) as moving:
+        assert moving.n_frames >= 48
+        still = moving.convert("RGB").tobytes()
+        moving.seek(moving.n_frames // 2)
+        assert moving.convert("RGB").tobytes() != still
+    assert figure.MOVING.stat().st_size < 1_500_000
+
+
 def test_what_a_command_prints_is_written_below_it(tmp_path):
     pytest.importorskip("typer", reason="the command line is an extra")
     command = "smpcore why smpcore.models:reference_cnn --walk smpcore.models:reference_line --seconds 1 --fps 40"

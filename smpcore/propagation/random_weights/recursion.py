@@ -153,16 +153,15 @@ def _first(values: Tensor, slopes: Tensor, pairs: bool) -> Field:
     """The inputs themselves, as second moments averaged over their channels."""
     count, channels, *sides = values.shape
     flat = [part.reshape(count, channels, -1) for part in (values, slopes)]
-    if pairs:
-        moments = [a.mT @ b / channels for a, b in ((flat[0], flat[0]), (flat[1], flat[1]), (flat[1], flat[0]))]
-    else:
-        moments = [(a * b).mean(1) for a, b in ((flat[0], flat[0]), (flat[1], flat[1]), (flat[1], flat[0]))]
 
     def across(offset):
         there = [shifted(part, tuple(sides), offset) for part in flat]
         return tuple((flat[one] * there[other]).mean(1)[None] for one, other in ((0, 0), (1, 1), (1, 0)))
 
-    return Field(*(moment[None] for moment in moments), channels, tuple(sides), across=across)
+    moments = across((0,) * len(sides))
+    if pairs:
+        moments = [(flat[one].mT @ flat[other] / channels)[None] for one, other in ((0, 0), (1, 1), (1, 0))]
+    return Field(*moments, channels, tuple(sides), across=across)
 
 
 def _once(steps: list[Step], needed: list[int], first: Field) -> list[LayerRates]:

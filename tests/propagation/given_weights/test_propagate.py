@@ -98,11 +98,16 @@ def simulated(layer, shape, times, values, slopes):
     """SMP of each output over each run (RUNS, m), values and slopes of the outputs."""
     found, outputs, rates = [], [], []
     for run in range(RUNS):
-        at = {float(t): k for k, t in enumerate(times)}
-
-        def path(t, run=run, at=at):
-            rows = [at[float(each)] for each in t.detach()]
-            return Sampled.apply(t, values[run, rows], slopes[run, rows]).reshape(-1, *shape)
+        def path(t, run=run):
+            # Between the samples the cubic through both values and slopes: attribution looks there as well.
+            k = torch.searchsorted(times, t.detach(), right=True).clamp(1, len(times) - 1)
+            step = (times[k] - times[k - 1])[:, None]
+            u = (t.detach() - times[k - 1])[:, None] / step
+            first, last, start, end = values[run, k - 1], values[run, k], slopes[run, k - 1], slopes[run, k]
+            rise = (last - first) / step
+            bend, twist = 3 * rise - 2 * start - end, start + end - 2 * rise
+            value = first + step * u * (start + u * (bend + u * twist))
+            return Sampled.apply(t, value, start + u * (2 * bend + 3 * u * twist)).reshape(-1, *shape)
 
         result = attribute(nn.Sequential(layer, nn.Flatten()), path, times, chunk=SAMPLES)
         found.append(result.total)
