@@ -28,6 +28,7 @@ from smpcore import (
     smoothing,
     smp,
     trace_line,
+    tracing,
 )
 from smpcore.experiments import regressors as training
 from smpcore.experiments.architectures import ARCHITECTURES
@@ -170,6 +171,19 @@ def diagnosed(device):
 
 
 # Each by the name of what it calls, as far as the first space or comma.
+def varied(device):
+    model = mlp(3, 1, width=8, depth=2).double().to(device)
+    ball = tracing.Ball(torch.zeros(3, dtype=torch.float64, device=device), 1.0)
+    box = tracing.Box(*(torch.full((3,), end, dtype=torch.float64, device=device) for end in (-1.0, 1.0)))
+    return [torch.tensor(tracing.total_variation(model, region, lines=20).value) for region in (ball, box)]
+
+
+def planed(device):
+    found = tracing.trace_plane(mlp(3, 1, width=8, depth=2).double().to(device),
+                                *(tensor(3, seed=seed).to(device) for seed in range(3)), lines=5)
+    return [found.points, found.jumps]
+
+
 CASES = {
     "smp of a kinked signal": lambda d: [smp(kinked(d), 0.005)],
     "smp at a lag": lambda d: [smp(kinked(d), 0.005, lag=3)],
@@ -187,6 +201,9 @@ CASES = {
         cnn((1, 16, 16), 2, channels=4, depth=2, pooling="max").to(d), blob(size=16), times(d)),
     "attribute, many outputs": lambda d: attributed(mlp(6, 5, width=16, depth=2).to(d), circle(6), times(d)),
     "trace_line": traced,
+    "integrated_gradients": lambda d: [tracing.integrated_gradients(reference_cnn().to(d), *short_line(d))],
+    "Ball": varied, "Box": varied, "total_variation": varied,
+    "trace_plane": planed,
     "transform_line": lambda d: [transform_line(reference_cnn().to(d), *short_line(d)).times],
     "forward_pass": lambda d: [forward_pass(reference_cnn().to(d), line(*short_line(d)), times(d))],
     "sampled_slopes": lambda d: [sampled_slopes(reference_cnn().double().to(d), *short_line(d), 33)],
@@ -253,8 +270,8 @@ ELSEWHERE = {
                      "LayerPrediction", "NetworkPrediction", "MaxPoolSmp", "Spread", "Statistics", "BlobPath",
                      "CirclePath", "EllipsoidPath", "LinePath", "PicturePath", "HingeSignals", "PictureSignals",
                      "Signals", "FaceNetwork", "RefineNetwork", "ProposalNetwork", "FacePipeline", "Candidate",
-                     "SplinePath", "Diagnosis", "CurveDiagnosis", "Part", "Recipe", "Relaxed", "Suggestion",
-                     "ValueJumpWarning"], RESULTS),
+                     "SplinePath", "PlaneTrace", "TotalVariation", "Diagnosis", "CurveDiagnosis", "Part", "Recipe",
+                     "Relaxed", "Suggestion", "ValueJumpWarning"], RESULTS),
     **dict.fromkeys(["Hinge", "Hinges", "Selection", "Steps", "Unit", "canonical", "entry", "units.describe",
                      "units.windows", "moves", "in_place", "switching", "unfollowed"],
                     "is asked of single operations inside every case of attribute"),

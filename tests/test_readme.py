@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from smpcore import attribute, models, paths, units
+from smpcore import attribute, models, paths, plotting, trace_line, tracing, units
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,6 +21,26 @@ def test_the_five_lines_run(capsys):
     assert "2:max_pool2d" in printed
     assert float(re.search(r"tensor\(\[([0-9.]+)", printed)[1]) == pytest.approx(models.REFERENCE_SMP, rel=0.01)
     assert len([line for line in lines.splitlines() if line.strip()]) <= 6  # two imports and four lines
+
+
+def test_what_a_trace_is_good_for_runs(capsys):
+    section = README[README.index("## What a trace is good for"):]
+    blocks = re.findall(r"```python\n(.*?)```", section[:section.index("\n## ", 3)], re.S)
+    model = models.cnn((1, 6, 6), channels=4, depth=1, pooling="max")
+    baseline, picture, one_side, other_side = torch.randn(4, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    names = {"model": model, "baseline": baseline, "picture": picture, "one_side": one_side, "other_side": other_side,
+             "tracing": tracing, "trace_line": trace_line, "plotting": plotting, "axis": plotting.plt.subplots()[1]}
+    assert len(blocks) == 3
+    for block in blocks:
+        assert len(block.splitlines()) == 2
+        exec(block, names)
+    with torch.no_grad():
+        change = (model(picture[None].double()) - model(baseline[None].double())).item()
+    assert float(names["shares"].sum()) == pytest.approx(change, abs=1e-9)
+    assert float(names["error"][0]) > 0
+    assert names["found"].value > 0
+    assert "1:relu" in capsys.readouterr().out
+    assert names["plane"].certified
 
 
 def test_the_notebook_of_the_readme_runs_and_keeps_to_the_contract_of_parameters(tmp_path):

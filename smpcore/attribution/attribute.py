@@ -7,6 +7,7 @@ a changed winner between neighbouring samples, so kinks need not be resolved (ou
 sections 1 and 2, from the abstract of R. Liu, C.-W. Wong, H. Dai, arXiv:2103.14731).
 """
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -228,12 +229,12 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
     moments = times.to(home_of(model, times))
     same = _SAME.get(dtype, 1e-2)
     layouts, numbers = probe(watched, moments, same)
-    measure = Measurement(watched, layouts).part
+    measurement = Measurement(watched, layouts)
     size = chunk_size(moments.device.type, numbers) if chunk == "auto" else chunk
     begin, bar, done, course = time.monotonic(), None, 0, None
 
     def work(start, stop):
-        return measure(moments[start:stop], start, stop == len(times))
+        return measurement.part(moments[start:stop], start, stop == len(times))
 
     for part in devices.chunks(work, len(times), size, overlap=1):
         course = course or Course(moments, part)
@@ -252,7 +253,8 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
             raise ValueError(f"the gain from {name} to the output is not finite where it switches: some operation "
                              "behind it is infinitely steep there, as a square root is at 0; add a small number "
                              "inside it")
-    course.close_seams(measure)
+    course.close_seams(measurement.part)
+    measure = functools.partial(measurement.in_chunks, size=size)
     unexplained = refine(measure, course, size) + look_closer(measure, course, dtype)
     layers = [LayerSmp(name, layer.kind, layer.units, layer.switches, layer.smp)
               for name, layer in course.layers.items()]

@@ -1,11 +1,13 @@
 """One measurement layer by layer: chunks of a path through a watched model, and the gains back from its outputs."""
 
+import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from smpcore import device as devices
 from smpcore.attribution.simultaneous import Moments, joined, jump_shares, kink_shares, moments_of
 from smpcore.attribution.switch_events import (
     Events,
@@ -86,6 +88,17 @@ class Part:
     read: Tensor
     moments: Moments
 
+    def followed_by(self, other: "Part") -> "Part":
+        """Both as one; the first sample of the other is the last of this one."""
+        layers = {name: layer.plus(other.layers[name]) if name in other.layers else layer
+                  for name, layer in self.layers.items()}
+        return Part(*(torch.cat([one, two[1:]]) for one, two in ((self.values, other.values),
+                                                                 (self.slopes, other.slopes))),
+                    other.layers | layers,
+                    *(torch.cat([one, two]) for one, two in ((self.rest, other.rest), (self.doubt, other.doubt),
+                                                             (self.read, other.read))),
+                    Moments(*map(torch.cat, zip(self.moments, other.moments, strict=True))))
+
 
 class Measurement:
     """A watched model with what `preflight` found about it; `part` measures one chunk."""
@@ -116,6 +129,12 @@ class Measurement:
                 raise
         self.apart = True
         return self._part(times, start, stops, weight)
+
+    def in_chunks(self, times: Tensor, size: int, weight: Tensor | None = None) -> Part:
+        """`part` of times from anywhere on the path, at most ``size`` at once."""
+        return functools.reduce(Part.followed_by, devices.chunks(
+            lambda start, stop: self.part(times[start:stop], weight=None if weight is None else weight[start:stop - 1]),
+            len(times), size, overlap=1))
 
     def _part(self, times, start, stops, weight) -> Part:
         ends = start == 0, len(times) - 2 if stops else None

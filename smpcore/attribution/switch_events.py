@@ -250,4 +250,5 @@ def _each(part, like: Tensor, layout: Layout, samples: int):
 
 
 def selected(events: Events, keep: Tensor) -> Events:
+    """Those of the events that ``keep`` ``(E,)`` marks or counts out."""
     return Events(*(part[keep] for part in events))

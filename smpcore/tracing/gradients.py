@@ -46,4 +46,4 @@ def integrated_gradients(model: Callable, start: Tensor, end: Tensor, *, output:
     if len(trace.smp) != 1:
         raise ValueError(f"output gives {len(trace.smp)} outputs: integrated gradients are of one, so give its index")
     mean = torch.zeros_like(trace.slopes[0, 0]).expand(start.shape) if mean is None else mean
-    return (end.detach() - start.detach()).to(mean) * mean
+    return (end.detach().to(mean) - start.detach().to(mean)) * mean
