@@ -62,7 +62,7 @@ def test_the_command_copies_the_notebooks_that_are_named(tmp_path, capsys):
     chosen = argparse.Namespace(source=None, notebooks=["00", "01"], list=False, connection=None,
                                 student=str(tmp_path / "class"), site=False)
     assert commands.main(chosen) == 0
-    assert sorted(path.name[:2] for path in (tmp_path / "class").iterdir()) == ["00", "01"]
+    assert sorted(path.name[:2] for path in (tmp_path / "class").glob("*.ipynb")) == ["00", "01"]
     assert capsys.readouterr().out.startswith("2 notebooks without solutions and outputs")
 
 

