@@ -42,6 +42,8 @@ _ROUNDS, _CHECKS, _ONE_OF, _MORE, _BUDGET, _BEYOND = 12, 3, 64, 2, 1, 64
 _BESIDE, _EVENLY, _AGAIN = 1e-5, (0.5,), 8
 #: Slopes that differ by rounding at neighbouring numbers are known to so many times that.
 _ROUNDING = 1e5
+#: Places of the path at which that is seen.
+_PLACES = 8
 
 
 class SamplingWarning(UserWarning):
@@ -102,13 +104,15 @@ class Course:
         return size if self.rounding is None else torch.maximum(size, _ROUNDING * self.rounding)
 
     def know_rounding(self, measure: Callable[..., Part]) -> None:
-        """Find by how much slopes differ between neighbouring numbers, at the path's middle."""
+        """Find by how much slopes differ between neighbouring numbers, at most, at some places of the path."""
         if self.rounding is None:
-            t = self.times[len(self.times) // 2 - 1:][:2].mean()
+            chosen = torch.linspace(0, len(self.times) - 2, _PLACES).round().long().unique().to(self.times.device)
+            # Off the intervals' middles, where a path that is symmetric may have a corner.
+            t = torch.lerp(self.times[chosen], self.times[chosen + 1], 0.38)[:, None]
             step = 1e-9 * self.times.diff().min() + 8 * torch.finfo(t.dtype).eps * t.abs()
-            times = t + step * torch.arange(9, device=t.device)
-            slopes = measure(times, weight=torch.zeros_like(times[1:])).slopes
-            self.rounding = slopes.amax(0) - slopes.amin(0)
+            times = (t + step * torch.arange(9, device=t.device)).flatten()
+            slopes = measure(times, weight=torch.zeros_like(times[1:])).slopes.unflatten(0, (len(chosen), 9))
+            self.rounding = (slopes.amax(1) - slopes.amin(1)).amax(0)
 
 
 def _apart(rest: Tensor) -> Tensor:
