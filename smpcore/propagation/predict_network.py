@@ -205,7 +205,7 @@ def predict_network(model: nn.Module, path: Callable[[Tensor], Tensor], times: T
 
     Moments of pairs of positions are carried where a max pooling's windows, an average pooling or an upsampling need
     them for what switches behind, and only there. Measured on one thread: a CNN of 24 channels on 14×14 pictures 0.5 s
-    and 0.2 GB with average pooling, 1.1 to 1.5 s and 0.3 GB with max pooling; ResNet-18 on 224×224 pictures 2 minutes
+    and 0.2 GB with average pooling, 1.1 to 1.5 s and 0.3 GB with max pooling; ResNet-18 on 224×224 pictures 2 to 4 min
     and 0.9 GB. Windows of maps with more than 128 are drawn at random. ``"measured"`` goes along the reference in parts
     of 64 MB, twice where there is a max pooling.
     """
