@@ -1,4 +1,6 @@
-"""Marks the quick tests: what needs no training, no process of its own and no notebook, and took under half a second.
+"""A browser for the tests that need one; and which tests are quick.
+
+Quick is what needs no training, no process of its own and no notebook, and took under half a second.
 
 `pytest -m quick` is for the hand that is at work; `ci/test.py` runs everything. The rule: every test is quick but those
 of `SLOW_PLACES`, those of `SLOW_TESTS`, and those in whose source one of `STARTS` stands.
@@ -6,6 +8,9 @@ of `SLOW_PLACES`, those of `SLOW_TESTS`, and those in whose source one of `START
 
 import inspect
 from pathlib import Path
+
+import browser
+import pytest
 
 TESTS = Path(__file__).parent
 
@@ -40,6 +45,18 @@ SLOW_TESTS = (
 )
 #: What starts a process, a notebook or a training.
 STARTS = ("subprocess.", "Popen", "execute_one(", "tiny.write(", "train(")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A Chromium without windows; closed behind each file, for none may be opened beside it by another."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright drives the browser")
+    if browser.program() is None:
+        pytest.skip(browser.HOW_TO_GET)
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=browser.program(), args=list(browser.OPTIONS))
+        yield opened
+        opened.close()
 
 
 def is_quick(path: Path, name: str, source: str) -> bool:
