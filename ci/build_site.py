@@ -17,7 +17,7 @@ import nbformat
 import slides
 import student
 from environment import Refused
-from report_page import caption_of
+from report_page import caption_of, main_figure, title_of, why_of
 
 SOURCES = Path(__file__).resolve().parent / "site"
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -55,10 +55,7 @@ def slider(figure: dict, name: str) -> str:
 
 def front_of(notebook) -> tuple[str, str]:
     """A notebook's title, and the first sentence that says why it matters."""
-    source = notebook.cells[0].source
-    title = source.splitlines()[0].lstrip("# ")
-    why = re.search(r"\*\*Why it matters\.?\*\*\s*([^\n]+)", source)
-    return title, re.split(r"(?<=[.?!])\s", why.group(1))[0] if why else ""
+    return title_of(notebook), re.split(r"(?<=[.?!])\s", why_of(notebook))[0]
 
 
 def in_order(notebooks: dict) -> dict:
@@ -73,18 +70,14 @@ def in_order(notebooks: dict) -> dict:
 
 def gallery_of(name: str, notebook, folder: Path) -> str:
     """The main figure of a notebook, stored in ``folder``, as an entry of the gallery; "" where it has none."""
-    for place, cell in enumerate(notebook.cells):
-        if "main-figure" in cell.metadata.get("tags", []):
-            for output in cell.outputs:
-                if "image/png" in output.get("data", {}):
-                    folder.mkdir(parents=True, exist_ok=True)
-                    (folder / f"{name}.png").write_bytes(base64.b64decode(output["data"]["image/png"]))
-                    words = html.escape(caption_of(notebook.cells, place))
-                    title, page = html.escape(front_of(notebook)[0]), f"course/{name}.html"
-                    return (f'<figure><a href="{page}"><img loading="lazy" src="_static/gallery/{name}.png" '
-                            f'alt="{words}"></a><figcaption><a href="{page}">{name[:2]} {title}</a><br>{words}'
-                            '</figcaption></figure>')
-    return ""
+    figure, caption = main_figure(notebook)
+    if not figure:
+        return ""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.png").write_bytes(base64.b64decode(figure))
+    words, title, page = html.escape(caption), html.escape(title_of(notebook)), f"course/{name}.html"
+    return (f'<figure><a href="{page}"><img loading="lazy" src="_static/gallery/{name}.png" alt="{words}"></a>'
+            f'<figcaption><a href="{page}">{name[:2]} {title}</a><br>{words}</figcaption></figure>')
 
 
 def glossary(readme: str) -> str:

@@ -19,28 +19,34 @@ def listing(paths: list[Path]) -> str:
     """Notebooks with their parameters, defaults and help."""
     lines = []
     for path in paths:
-        lines.append(f"{path.stem}   {title_of(path)}")
+        lines.append(f"{path.stem}   {title_of(nbformat.read(path, 4)) or path.stem}")
         for key, entry in parameters_of(path).items():
             lines.append(f"    {key}: {entry['type']} = {entry['default']!r}   {entry['help']}")
     return "\n".join(lines)
 
 
-def title_of(path: Path) -> str:
-    """The first heading of a notebook, or its name; cells that papermill adds to a failed notebook do not count."""
-    for cell in nbformat.read(path, 4).cells:
+def title_of(notebook) -> str:
+    """The first heading of a notebook, or ""; cells that papermill adds to a failed notebook do not count."""
+    for cell in notebook.cells:
         if cell.cell_type == "markdown" and "papermill-error-cell-tag" not in cell.metadata.get("tags", []):
             for line in cell.source.splitlines():
                 if line.strip():
                     return shortened(line.strip().lstrip("# "), 200)
-    return path.stem
+    return ""
 
 
-def main_figure(path: Path) -> tuple[str, str]:
+def why_of(notebook) -> str:
+    """The paragraph that says why a notebook matters, or ""."""
+    found = re.search(r"\*\*Why it matters\.?\*\*\s*([^\n]+)", "\n".join(c.source for c in notebook.cells[:2]))
+    return found.group(1) if found else ""
+
+
+def main_figure(notebook) -> tuple[str, str]:
     """The PNG, in base64, of the cell tagged `main-figure`, else the first of the notebook, and its caption; else "".
 
     The caption is the text of the next cell that begins with a figure's number.
     """
-    cells = nbformat.read(path, 4).cells
+    cells = notebook.cells
     for place in sorted(range(len(cells)), key=lambda k: "main-figure" not in cells[k].metadata.get("tags", [])):
         for output in cells[place].get("outputs", []):
             if "image/png" in output.get("data", {}):
@@ -93,7 +99,8 @@ def _earlier(folder: Path) -> list[Outcome]:
 def _card(outcome: Outcome, folder: Path, when: str) -> str:
     title, figure, caption = outcome.name, "", ""
     try:
-        title, (figure, caption) = title_of(outcome.notebook), main_figure(outcome.notebook)
+        notebook = nbformat.read(outcome.notebook, 4)
+        title, (figure, caption) = title_of(notebook) or outcome.name, main_figure(notebook)
         base64.b64decode(figure, validate=True)
     except Exception:  # no notebook, or a damaged one: the card says what is known
         figure = ""

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import nbformat
-from report_page import caption_of
+from report_page import caption_of, title_of, why_of
 
 TEMPLATES = Path(__file__).resolve().parent
 
@@ -33,9 +33,7 @@ def formulas(source: str):
 
 def slides_of(notebook) -> list[str]:
     """The slides of a notebook, as Markdown: title, figures, formulas, summary; no code."""
-    first = notebook.cells[0].source
-    why = re.search(r"\*\*Why it matters\.?\*\*\s*([^\n]+)", first)
-    found, heading = [first.splitlines()[0] + "\n\n" + (sentences(why.group(1), 500) if why else "")], ""
+    found, heading = [f"# {title_of(notebook)}\n\n{sentences(why_of(notebook), 500)}"], ""
     for place, cell in enumerate(notebook.cells[1:], 1):
         tags = set(cell.metadata.get("tags", []))
         if tags & {"exercise", "solution", "check"}:
@@ -67,8 +65,7 @@ def write(name: str, notebook, folder: Path) -> Path:
 
     cells = [nbformat.v4.new_markdown_cell(text, metadata={"slideshow": {"slide_type": "slide"}})
              for text in slides_of(notebook)]
-    title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
-    deck = nbformat.v4.new_notebook(cells=cells, metadata={"title": title})
+    deck = nbformat.v4.new_notebook(cells=cells, metadata={"title": title_of(notebook)})
     exporter = SlidesExporter(template_name="slides_template", extra_template_basedirs=[str(TEMPLATES)],
                               config=Config({"SlidesExporter": {"reveal_url_prefix": "../_static/reveal",
                                                                 "reveal_theme": "../../../slides"}}))

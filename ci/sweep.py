@@ -94,9 +94,10 @@ def tasks(paths: list[Path], given: dict[str, dict], sweep: list[str], elsewhere
         if count > MOST_RUNS:
             raise Refused(f"--sweep: a product of {count:,} runs, more than {MOST_RUNS:,}: sweep fewer values, or run "
                           "several sweeps into one folder")
-        cells = [cell.source for cell in nbformat.read(path, 4).cells]
+        notebook = nbformat.read(path, 4)
+        cells = [cell.source for cell in notebook.cells]
         name = _namer(cells, elsewhere)
-        about = {"title": report_page.title_of(path), "cells": _hash(cells)[:8],
+        about = {"title": report_page.title_of(notebook) or path.stem, "cells": _hash(cells)[:8],
                  "meanings": {key: entry["help"] for key, entry in known.items()}}
         for values in itertools.product(*(values for _, values in axes)):
             chosen = check(path.stem, {**given[path.stem], **dict(zip(names, values, strict=True))}, known)

@@ -22,6 +22,7 @@ from smpcore.attribution.suggestion import Suggestion, suggest
 from smpcore.attribution.unexplained import Course, look_closer, refine
 from smpcore.attribution.watched_model import WatchedModel
 from smpcore.inspection.checks import checked_copy, checked_times, home_of
+from smpcore.inspection.module_scope import call_site
 
 __all__ = ["Attribution", "LayerSmp", "attribute"]
 
@@ -266,7 +267,7 @@ def _grouped(layers: list[LayerSmp], group: bool | Callable[[str], str]) -> list
     """The layers as they are, or summed under the names that ``group`` gives them, one for each kind."""
     if not group:
         return layers
-    site = group if callable(group) else lambda name: name.partition("#")[0]
+    site = group if callable(group) else call_site
     found = {}
     for layer in layers:
         found.setdefault((site(layer.name), layer.kind), []).append(layer)

@@ -21,7 +21,7 @@ from smpcore.attribution.switch_events import (
 from smpcore.attribution.watched_model import WatchedModel
 from smpcore.units import table as switches
 
-__all__ = ["LayerTotal", "Measurement", "Part", "chunk_size"]
+__all__ = ["LayerTotal", "Measurement", "Part", "added", "chunk_size"]
 
 # Numbers kept for one chunk: on a CPU about what its caches hold, but no fewer samples than fill its vector units as
 # long as they fit the memory meant for them (64 MB of float64).
@@ -55,9 +55,14 @@ class LayerTotal:
     smp: Tensor
     value_jumps: Tensor
 
-    def plus(self, other: "LayerTotal", sign: int = 1) -> "LayerTotal":
-        return LayerTotal(self.kind, self.units, self.switches + sign * other.switches,
-                          self.smp + sign * other.smp, self.value_jumps + sign * other.value_jumps)
+    def plus(self, other: "LayerTotal") -> "LayerTotal":
+        return LayerTotal(self.kind, self.units, self.switches + other.switches, self.smp + other.smp,
+                          self.value_jumps + other.value_jumps)
+
+
+def added(layers: dict[str, LayerTotal], others: dict[str, LayerTotal]) -> dict[str, LayerTotal]:
+    """The sums of both by name, in order of execution."""
+    return layers | {name: layers[name].plus(layer) if name in layers else layer for name, layer in others.items()}
 
 
 @dataclass(frozen=True)
@@ -90,11 +95,9 @@ class Part:
 
     def followed_by(self, other: "Part") -> "Part":
         """Both as one; the first sample of the other is the last of this one."""
-        layers = {name: layer.plus(other.layers[name]) if name in other.layers else layer
-                  for name, layer in self.layers.items()}
         return Part(*(torch.cat([one, two[1:]]) for one, two in ((self.values, other.values),
                                                                  (self.slopes, other.slopes))),
-                    other.layers | layers,
+                    added(self.layers, other.layers),
                     *(torch.cat([one, two]) for one, two in ((self.rest, other.rest), (self.doubt, other.doubt),
                                                              (self.read, other.read))),
                     Moments(*map(torch.cat, zip(self.moments, other.moments, strict=True))))

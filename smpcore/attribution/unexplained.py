@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from smpcore.attribution.measurement import LayerTotal, Part
+from smpcore.attribution.measurement import LayerTotal, Part, added
 from smpcore.attribution.simultaneous import Moments
 
 __all__ = ["Course", "SamplingWarning", "look_closer", "refine"]
@@ -81,8 +81,7 @@ class Course:
 
     def count(self, part: Part) -> None:
         """Add a part's layers."""
-        for name, layer in part.layers.items():
-            self.layers[name] = self.layers[name].plus(layer) if name in self.layers else layer
+        self.layers = added(self.layers, part.layers)
 
     def close_seams(self, measure: Callable[..., Part]) -> None:
         """Count what switches on a sample that two chunks share as within one: both intervals beside have a part."""

@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from smpcore.attribution.interpreter import Watch, mark_of, spikes_as_steps
-from smpcore.inspection.checks import choose_outputs, explained, with_tangent
+from smpcore.inspection.checks import checked_inputs, choose_outputs, explained, with_tangent
 from smpcore.inspection.module_scope import Scope, eagerly
 from smpcore.units import table as switches
 
@@ -36,12 +36,7 @@ class WatchedModel:
         return self._placed(with_tangent(self.path, t), t)
 
     def _placed(self, x, t: Tensor) -> Tensor:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"the path returns a {type(x).__name__}: it must return a torch tensor (P, *input_shape)")
-        if x.ndim < 2 or x.shape[0] != len(t):
-            raise ValueError(f"for {len(t)} times the path returns shape {tuple(x.shape)}: it must return one input "
-                             "for each time, (P, *input_shape); where an input is one number, (P, 1)")
-        return x.to(self.tensors[0].device if self.tensors else x.device, self.dtype)
+        return checked_inputs(x, len(t)).to(self.tensors[0].device if self.tensors else x.device, self.dtype)
 
     def forward(self, t: Tensor, observe: Callable, *, apart: bool = False, alone: bool = False,
                 custom: Callable = str) -> tuple[Tensor, Tensor]:

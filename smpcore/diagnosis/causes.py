@@ -30,7 +30,7 @@ from torch import Tensor
 import smpcore
 from smpcore import device as devices
 from smpcore.attribution import Attribution, Suggestion, attribute
-from smpcore.inspection import checked_copy, checked_times, choose_outputs, home_of, runs
+from smpcore.inspection import checked_copy, checked_inputs, checked_times, choose_outputs, home_of, runs
 from smpcore.smoothing.unit_calls import UnitCall, watched
 
 __all__ = ["CAUSES", "Diagnosis", "Part", "smooth_course", "why"]
@@ -261,10 +261,7 @@ class _Smoothed:
     def hard(self, a: int, b: int) -> Tensor:
         """The inputs as the path gives them."""
         found = self.path(self.times[a:b])
-        if not isinstance(found, Tensor):
-            raise TypeError(f"the path returns a {type(found).__name__}: it must return a torch tensor (P, "
-                            "*input_shape)")
-        return found.to(self.times.device, torch.float64)
+        return checked_inputs(found, len(self.times[a:b])).to(self.times.device, torch.float64)
 
     def __call__(self, a: int, b: int) -> Tensor:
         near = self.weights[a:b].any(0).nonzero()

@@ -100,7 +100,7 @@ def why(model: Model, more: Annotated[list[str] | None, typer.Argument(help="fur
     from smpcore.diagnosis.report import write_page
 
     few = times[torch.linspace(0, len(times) - 1, 5).long()]
-    write_page(found, report, f"Why {model} jerks along {walk}", torch.cat([path(one[None]) for one in few]))
+    write_page(found, report, f"Why {model} jerks along {walk}", path(few))
     if not as_json:
         print(f"\nthe report: {report}")
 

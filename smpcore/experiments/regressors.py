@@ -191,14 +191,12 @@ def stored(recipe: Recipe, *, device: torch.device | str = "cpu") -> Trained | N
     """
     if recipe not in STORED:
         return None
-    device = devices.resolve(device, torch.float32)
-    model = regressor(recipe).to(device)
-    test = _pictures(recipe, 512, torch.Generator().manual_seed(99_991), device)
-    before = _error(model, *test)
-    with np.load(_FILE) as weights:
-        flat = torch.from_numpy(weights[json.dumps(vars(recipe))]).to(device)
-    torch.nn.utils.vector_to_parameters(flat, model.parameters())
-    return Trained(recipe, model, _error(model, *test), before)
+    def shipped(model):
+        with np.load(_FILE) as weights:
+            flat = torch.from_numpy(weights[json.dumps(vars(recipe))])
+        nn.utils.vector_to_parameters(flat.to(next(model.parameters()).device), model.parameters())
+
+    return _judged(recipe, device, shipped)
 
 
 @checked(recipe=_RECIPE, penalty=optional(FUNCTION))
@@ -220,19 +218,27 @@ def train(recipe: Recipe, *, device: torch.device | str = "cpu",
     TypeError, ValueError
         For what is not a `Recipe`, a device that is not there, a penalty that is no function.
     """
+    generator = torch.Generator().manual_seed(100_003 * (recipe.seed + 1))
+
+    def trained(model):
+        def loss(step):
+            pictures, answers = _pictures(recipe, recipe.batch, generator, next(model.parameters()).device)
+            missed = nn.functional.mse_loss(model(pictures), answers)
+            return missed if penalty is None else missed + penalty(model, step)
+
+        adam(loss, model.train().parameters(), _RATE, recipe.steps, warm_up=0.15)
+        model.eval()
+
+    return _judged(recipe, device, trained)
+
+
+def _judged(recipe: Recipe, device, taught: Callable[[nn.Module], None]) -> Trained:
+    """The recipe's network, which ``taught`` changes, with its errors on the same pictures before and after."""
     device = devices.resolve(device, torch.float32)
     model = regressor(recipe).to(device)
-    generator = torch.Generator().manual_seed(100_003 * (recipe.seed + 1))
     test = _pictures(recipe, 512, torch.Generator().manual_seed(99_991), device)
     before = _error(model, *test)
-
-    def loss(step):
-        pictures, answers = _pictures(recipe, recipe.batch, generator, device)
-        missed = nn.functional.mse_loss(model(pictures), answers)
-        return missed if penalty is None else missed + penalty(model, step)
-
-    adam(loss, model.train().parameters(), _RATE, recipe.steps, warm_up=0.15)
-    model.eval()
+    taught(model)
     return Trained(recipe, model, _error(model, *test), before)
 
 

@@ -2,6 +2,7 @@
 
 from smpcore.inspection.checks import (
     checked_copy,
+    checked_inputs,
     checked_times,
     choose_outputs,
     explained,
@@ -10,11 +11,11 @@ from smpcore.inspection.checks import (
     runs,
     with_tangent,
 )
-from smpcore.inspection.module_scope import CallNames, Opening, Scope, call_name, eagerly, in_custom_function
+from smpcore.inspection.module_scope import CallNames, Opening, Scope, call_name, call_site, eagerly, in_custom_function
 from smpcore.inspection.opaque_ops import Hidden, hidden_switches
 
 __all__ = [
-    "CallNames", "Hidden", "Opening", "Scope", "call_name", "checked_copy", "checked_times", "choose_outputs",
-    "eagerly", "explained", "hidden_switches", "home_of", "in_custom_function", "refuse_training", "runs",
-    "with_tangent",
+    "CallNames", "Hidden", "Opening", "Scope", "call_name", "call_site", "checked_copy", "checked_inputs",
+    "checked_times", "choose_outputs", "eagerly", "explained", "hidden_switches", "home_of", "in_custom_function",
+    "refuse_training", "runs", "with_tangent",
 ]

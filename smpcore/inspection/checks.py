@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["checked_copy", "checked_times", "choose_outputs", "explained", "home_of", "refuse_training",
-           "runs", "with_tangent"]
+__all__ = ["checked_copy", "checked_inputs", "checked_times", "choose_outputs", "explained", "home_of",
+           "refuse_training", "runs", "with_tangent"]
 
 _MOST_OUTPUTS = 64
 #: Modules whose output in training mode is no function of their input.
@@ -27,6 +27,22 @@ def refuse_training(model: nn.Module) -> None:
                              "is not a function of t: call model.eval() first")
 
 
+def checked_inputs(found, samples: int, what: str = "path") -> Tensor:
+    """What a path gave for so many times, if it is a tensor ``(P, *input_shape)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where it is not. ``what`` names the path.
+    """
+    if not isinstance(found, Tensor):
+        raise TypeError(f"the {what} returns a {type(found).__name__}: it must return a torch tensor (P, *input_shape)")
+    if found.ndim < 2 or found.shape[0] != samples:
+        raise ValueError(f"for {samples} times the {what} returns shape {tuple(found.shape)}: it must return one "
+                         "input for each time, (P, *input_shape); where an input is one number, (P, 1)")
+    return found
+
+
 def with_tangent(path, times: Tensor, what: str = "path") -> Tensor:
     """What a path gives at ``times (P,)``, with its slopes as tangents; call within a dual level.
 
@@ -35,12 +51,7 @@ def with_tangent(path, times: Tensor, what: str = "path") -> Tensor:
     TypeError, ValueError
         Where it gives no tensor ``(P, *input_shape)``, or one that carries no tangent. ``what`` names the path.
     """
-    found = path(forward_ad.make_dual(times, torch.ones_like(times)))
-    if not isinstance(found, Tensor):
-        raise TypeError(f"the {what} returns a {type(found).__name__}: it must return a torch tensor (P, *input_shape)")
-    if found.ndim < 2 or found.shape[0] != len(times):
-        raise ValueError(f"for {len(times)} times the {what} returns shape {tuple(found.shape)}: it must return one "
-                         "input for each time, (P, *input_shape); where an input is one number, (P, 1)")
+    found = checked_inputs(path(forward_ad.make_dual(times, torch.ones_like(times))), len(times), what)
     if forward_ad.unpack_dual(found).tangent is None:
         raise ValueError(f"the {what} carries no tangent: compute its inputs from t by differentiable torch "
                          "operations, without numpy, float(t), .item() or .detach()")

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from smpcore.inspection.recurrences import UNROLLED
 
-__all__ = ["CallNames", "Opening", "Scope", "call_name", "eagerly", "in_custom_function"]
+__all__ = ["CallNames", "Opening", "Scope", "call_name", "call_site", "eagerly", "in_custom_function"]
 
 _HAS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 _OPENED: dict = {}
@@ -53,6 +53,11 @@ class Scope:
 def call_name(path: str, operation: str, number: int) -> str:
     """``module.path:operation`` of the first call of an operation in a module, with ``#2``, ``#3`` for later ones."""
     return f"{path}:{operation}" + (f"#{number}" if number > 1 else "")
+
+
+def call_site(name: str) -> str:
+    """The name of the first call of the same operation in the same module: ``relu`` of ``relu#3``."""
+    return name.partition("#")[0]
 
 
 class CallNames:

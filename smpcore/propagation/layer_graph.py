@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from smpcore.inspection.checks import home_of, refuse_training
 from smpcore.inspection.elementwise_modules import ElementwiseModule, elementwise
-from smpcore.inspection.module_scope import CallNames, Opening, Scope, eagerly
+from smpcore.inspection.module_scope import CallNames, Opening, Scope, call_site, eagerly
 from smpcore.units import TABLE, Hinges, canonical, describe
 from smpcore.units.elementwise import ELEMENTWISE
 
@@ -335,7 +335,7 @@ def _without_the_unneeded(found: list[Step]) -> list[Step]:
             needed.update(found[n].inputs)
     unknown = [found[n] for n in sorted(needed) if not found[n].op]
     for step in unknown:
-        if step.name.split(":")[-1].split("#")[0] in _ATTENTION:
+        if call_site(step.name).split(":")[-1] in _ATTENTION:
             raise ValueError(
                 f"{step.name} is a part of attention, which has no rule to predict it: what it passes on is a product "
                 "of maps that all depend on the input, so its kinks follow from joint moments of queries, keys and "

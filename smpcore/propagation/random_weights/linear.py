@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from smpcore.inspection.module_scope import call_site
 from smpcore.propagation.random_weights.sampling import paired, sampler
 from smpcore.propagation.random_weights.second_moments import (
     Field,
@@ -56,7 +57,7 @@ def linear(step, fields, run) -> Stage:
     (out,) = step.shape
     total = [diagonal(moment).sum(-1)[..., None] * field.channels * power for moment in field.moments()]
     behind = Field(total[0] + _mean_square(step, "bias"), total[1], total[2], out, (), gaussian=True,
-                   roots=frozenset([step.name.split("#")[0]]))
+                   roots=frozenset([call_site(step.name)]))
     shape = field.positions
 
     def pull(gain):
@@ -85,7 +86,7 @@ def conv(step, fields, run) -> Stage:
     behind = field.map(lambda moment: forward * apply(moment),
                        lambda offset: tuple(pace * part for pace, part in zip(stride, offset, strict=True)),
                        channels=channels, sides=sides, gaussian=True, draw=None, core=None, rest=None, before=None,
-                       roots=frozenset([step.name.split("#")[0]]))
+                       roots=frozenset([call_site(step.name)]))
     behind = shift(behind, _mean_square(step, "bias"))
     positions, backward = field.positions, power * channels / groups
 
