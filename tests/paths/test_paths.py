@@ -81,7 +81,10 @@ def test_the_tangent_is_the_finite_difference(path, shape):
 @every_path
 def test_pieces_of_the_times_give_the_same(path, shape):
     t = torch.linspace(0, 6, 11, dtype=torch.float64)
-    assert torch.equal(torch.cat([path(t[:4]), path(t[4:])]), path(t))
+    whole = path(t)
+    # A matrix product of 4 rows may add up in another order than one of 11 does: rounding of some 70 terms.
+    rounding = 70 * torch.finfo(torch.float64).eps * whole.abs().max().item()
+    torch.testing.assert_close(torch.cat([path(t[:4]), path(t[4:])]), whole, rtol=0, atol=rounding)
 
 
 def largest_change_of_slope(path, count):
