@@ -193,6 +193,61 @@ def winning(count, until=0.4):
                 ("def more_features(rows):\n    return 0 * rows[:, :1]", "tells nothing"),
                 ("def more_features(rows):\n    return rows[:, :1] - rows[:, :1].mean()",
                  "depend on the other curves")],
+    ("10", 1): [("def softest(limit):\n    return 4.0", "is not the smallest that does"),
+                ("def softest(limit):\n    return 0.5", "which is more"),
+                ("def softest(limit):\n    return {b: mean_movement(b) <= limit for b in (4.0, 2.0, 1.0, 0.5)}",
+                 "is none of")],
+    ("10", 2): [("""
+class SoftPool(SoftPool):
+    def forward(self, x):
+        return torch.nn.functional.max_pool2d(x, 2)
+""", "still the maximum"), ("""
+class SoftPool(SoftPool):
+    def forward(self, x):
+        windows = x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(-2)
+        return torch.logsumexp(self.beta * windows, -1)
+""", "falls below|exceeds the maximum"), ("""
+class SoftPool(SoftPool):
+    def forward(self, x):
+        windows = x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(-2)
+        return (torch.softmax(self.beta * windows, -1) * windows).sum(-1)
+""", "falls below the largest"), ("""
+class SoftPool(SoftPool):
+    def forward(self, x):
+        windows = x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(-2)
+        return torch.log(torch.exp(self.beta * windows).sum(-1)) / self.beta
+""", "it overflows")],
+    ("10", 3): [("""
+def my_penalty(behind, here, ahead, h):
+    return (ahead - 2 * here + behind).abs().mean() / h**2
+""", "three times as large is penalised 3"), ("""
+def my_penalty(behind, here, ahead, h):
+    return ((ahead - behind) / (2 * h)).square().mean()
+""", "moves in a straight line"), ("""
+def my_penalty(behind, here, ahead, h):
+    return (ahead - 2 * here + behind).abs().mean() / here.abs().mean() / h**2
+""", "shifted by 5"), ("""
+def my_penalty(behind, here, ahead, h):
+    return (ahead - 2 * here + behind).detach().abs().mean() / (ahead - behind).detach().abs().mean()
+""", "no gradient"), ("""
+def my_penalty(behind, here, ahead, h):
+    return (ahead - 2 * here + behind).abs().mean() / (ahead - behind).abs().mean()
+""", "not finite")],
+    ("10", 4): [("""
+def combined_smp(weights, smps):
+    return sum(weight * own for weight, own in zip(weights, smps, strict=True))
+""", "kinks of different moments"), ("""
+def combined_smp(weights, smps):
+    return math.sqrt(sum((weight * own) ** 2 for weight, own in zip(weights, smps, strict=True)))
+""", "kinks of different moments"), ("def combined_smp(weights, smps):\n    return sum(smps)", "a member's kink in the sum")],
+    ("10", 5): [("""
+def prices(network, found, inputs):
+    return {layer.name: layer.smp.sum().item() for layer in found.layers}
+""", "replaced alone it comes to"), ("""
+def prices(network, found, inputs):
+    moved = smoothing.relax(network, inputs).moved.square().mean().sqrt().item()
+    return {layer.name: moved / (100 * (layer.smp.sum() / found.total.sum()).item()) for layer in found.layers}
+""", "replaced alone it comes to"), ("def prices(network, found, inputs):\n    return {}", "the layers that kink are")],
     ("90", 1): [("""
 def slope_differences(model, start, end, samples):
     return 2 * benchmarks.sampled_slopes(model, start, end, samples).diff().abs().sum().item() + 1

@@ -101,7 +101,7 @@ def test_solutions_open_and_close(address, chromium):
     page.close()
 
 
-@pytest.mark.parametrize("name", ["02_relu", "03_max_pooling"])
+@pytest.mark.parametrize("name", ["02_relu", "03_max_pooling", "10_smoothing"])
 def test_a_slider_moves_the_figure_and_its_message(address, chromium, name):
     page = chromium.new_page()
     page.goto(f"{address}/course/{name}.html")
