@@ -287,6 +287,88 @@ def prices(network, found, inputs):
     moved = smoothing.relax(network, inputs).moved.square().mean().sqrt().item()
     return {layer.name: moved / (100 * (layer.smp.sum() / found.total.sum()).item()) for layer in found.layers}
 """, "replaced alone it comes to"), ("def prices(network, found, inputs):\n    return {}", "the layers that kink are")],
+    ("13", 1): [("def one_atom(strength, reach, iterations):\n    return 2 * iterations, 2.0 * iterations",
+                 "does every switch reach"),
+                ("def one_atom(strength, reach, iterations):\n    return 2 * iterations, 2.0", "attribute counts 0"),
+                ("def one_atom(strength, reach, iterations):\n    return 2, 2.0", "attribute counts 12"),
+                ("def one_atom(strength, reach, iterations):\n    return 2 * iterations, 2 * strength", "is too little")],
+    ("13", 2): [("""
+Euler.forward = lambda self, y: y + sum((y.relu() - 1) / self.steps for _ in range(self.steps))
+""", "begin where the last ended"), ("""
+def forward(self, y):
+    for _ in range(self.steps):
+        y = y + y.relu() - 1
+    return y
+
+Euler.forward = forward
+""", "how long are the steps")] + [(f"""
+def forward(self, y):
+    for _ in range(self.steps):
+        y = y + (y.relu() - 1) / self.steps
+    return y
+
+def exact_bending():
+    return {answer}
+
+Euler.forward = forward
+""", sentence) for answer, sentence in (("0.0", "has no kinks, but"), ("math.e", "too far from it"),
+                                        ("(1 + 1 / 64) ** 64 - 1", "it is not exact"))],
+    ("13", 3): [("def averaged(model, count):\n    return model", "do they differ"), ("""
+def averaged(model, count):
+    for _ in range(count):
+        model.frozen = model.noise * torch.randn(8, 24)
+    return model
+""", "change copies of it"), ("""
+def averaged(model, count):
+    members = [copy.deepcopy(model) for _ in range(count)]
+    for number, member in enumerate(members):
+        member.frozen = model.noise * torch.randn(8, 24, generator=torch.Generator().manual_seed(number))
+    return lambda window: sum(member(window) for member in members)
+""", "is it a mean"), ("""
+def averaged(model, count):
+    member, draw = copy.deepcopy(model), torch.Generator().manual_seed(0)
+    member.frozen = sum(model.noise * torch.randn(8, 24, generator=draw) for _ in range(count)) / count
+    return member
+""", "their noise that is averaged"),
+                ("def averaged(model, count):\n    return copy.deepcopy(model).train()", "freeze the noise")],
+    ("14", 1): [("""
+def switching_shares(w, first, last):
+    return ((first @ w.mT > 0).double().mean((0, 2))).tolist()
+""", "compare the two ends"), ("""
+def switching_shares(w, first, last):
+    return ((first @ w.mT > 0) & (last @ w.mT < 0)).double().mean((0, 2)).tolist()
+""", "count both directions"), ("""
+def switching_shares(w, first, last):
+    share = ((first @ w.mT) * (last @ w.mT) < 0).double().mean().item()
+    return share, share
+""", "you count")],
+    ("14", 2): [(f"""
+def expected_smp(w):
+    return (w[:, {first}:].norm(dim=1).sum() * {factor} / len(w)).item()
+""", sentence) for first, factor, sentence in (
+        (1, "math.sqrt(2 / math.pi)", "of the measured SMP, too little"), (0, "2 * math.sqrt(2 / math.pi)", "the signal's component"),
+        (1, "4 / math.sqrt(math.pi)", "too little|readouts"), (1, "math.sqrt(2 / math.pi) * len(w)", "readouts"))],
+    ("14", 3): [("""
+def nuisance_smp(model, first, last):
+    grid = torch.linspace(0, 1, 33, dtype=torch.float64)
+    return np.mean([attribute(model, lambda t: a + t[:, None, None] * (b - a), grid).total.item() for a, b in zip(first, last)])
+""", "divided by the margin"), ("""
+def nuisance_smp(model, first, last):
+    return ((model(last) - model(first)).abs().mean() / model(first).abs().mean()).item()
+""", "are all its kinks counted"), ("""
+def nuisance_smp(model, first, last):
+    grid = torch.linspace(0, 1, 33, dtype=torch.float64)
+    totals = [attribute(model, lambda t: a + t[:, None, None] * (b - a), grid).total.item() for a, b in zip(first, last)]
+    return sum(totals) / model(torch.cat([first, last])).abs().mean().item()
+""", "mean of the lines")],
+    ("14", 4): [("""
+def calm(x, given):
+    return systems.train_patches(x[None], given[None], [seed], [640], rate=0.02)[640][0]
+""", "not calm enough"), ("def calm(x, given):\n    return torch.zeros(20, 400)", "of the test inputs wrong"),
+                ("""
+def calm(x, given):
+    return systems.train_patches(x[None], given[None], [seed], [5], rate=0.02)[5]
+""", "are wanted, not")],
     ("90", 1): [("""
 def slope_differences(model, start, end, samples):
     return 2 * benchmarks.sampled_slopes(model, start, end, samples).diff().abs().sum().item() + 1
