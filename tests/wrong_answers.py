@@ -369,6 +369,45 @@ def calm(x, given):
 def calm(x, given):
     return systems.train_patches(x[None], given[None], [seed], [5], rate=0.02)[5]
 """, "are wanted, not")],
+    ("11", 1): [("""
+def angle_by_kinks(one, other):
+    return math.pi * counted(lambda n: models.mlp(len(one), width=64, depth=2, seed=n), one, other, 12)[0] / 64
+""", "are all layers' neurons counted"), ("""
+def angle_by_kinks(one, other):
+    return 180 * counted(lambda n: models.mlp(len(one), width=64, depth=2, seed=n), one, other, 12)[0] / 128
+""", "is no angle between two inputs"), ("""
+def angle_by_kinks(one, other):
+    return math.pi * counted(lambda n: models.mlp(len(one), width=64, depth=2, seed=n, initialise="torch"), one, other,
+                             12)[0] / 128
+""", "have none of them biases")],
+    ("11", 2): [("""
+def expected_kinks(reach, width, depth):
+    return depth * width * 2 / math.pi * math.atan(reach)
+""", "which β has each layer"), ("""
+def expected_kinks(reach, width, depth):
+    return sum(width / math.pi * math.atan(reach / math.sqrt(layer)) for layer in range(1, depth + 1))
+""", "from −T to T")],
+    ("11", 3): [("""
+def my_chord(generator):
+    turns = 2 * math.pi * torch.rand(2, dtype=torch.float64, generator=generator)
+    return tuple(torch.stack([torch.cos(turns), torch.sin(turns)], 1))
+""", "where every offset is as likely"), ("""
+def my_chord(generator):
+    return disk.chord(generator)
+
+def my_variation(model, chords):
+    return 2 * mean_and_error([float(trace_line(model, *ends, length=float((ends[1] - ends[0]).norm())).smp[0])
+                               for ends in chords])[0]
+""", "too little"), ("""
+def my_chord(generator):
+    return disk.chord(generator)
+
+def my_variation(model, chords):
+    return 4 * mean_and_error([float(trace_line(model, *ends).smp[0]) for ends in chords])[0]
+""", "too much")],
+    ("11", 4): [("def easier_baseline(model, picture):\n    return picture", "nothing is left to share out"),
+                ("def easier_baseline(model, picture):\n    return baseline", "not fewer"),
+                ("def easier_baseline(model, picture):\n    return picture[0, 0]", "its shape is")],
     ("90", 1): [("""
 def slope_differences(model, start, end, samples):
     return 2 * benchmarks.sampled_slopes(model, start, end, samples).diff().abs().sum().item() + 1
