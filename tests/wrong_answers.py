@@ -278,7 +278,8 @@ def combined_smp(weights, smps):
 """, "kinks of different moments"), ("""
 def combined_smp(weights, smps):
     return math.sqrt(sum((weight * own) ** 2 for weight, own in zip(weights, smps, strict=True)))
-""", "kinks of different moments"), ("def combined_smp(weights, smps):\n    return sum(smps)", "a member's kink in the sum")],
+""", "kinks of different moments"),
+                ("def combined_smp(weights, smps):\n    return sum(smps)", "a member's kink in the sum")],
     ("10", 5): [("""
 def prices(network, found, inputs):
     return {layer.name: layer.smp.sum().item() for layer in found.layers}
