@@ -312,6 +312,127 @@ class Parabola(Pose):
     ("15", 3): [("def recorded():\n    return tracks['as trained'][:, 0], fps", "too few"),
                 ("def recorded():\n    return torch.zeros(100), 30.0", "stands still"),
                 ("def recorded():\n    return torch.randn(100, 2), 30.0", "one output is a curve")],
+    ("13", 1): [("def one_atom(strength, reach, iterations):\n    return 2 * iterations, 2.0 * iterations",
+                 "does every switch reach"),
+                ("def one_atom(strength, reach, iterations):\n    return 2 * iterations, 2.0", "attribute counts 0"),
+                ("def one_atom(strength, reach, iterations):\n    return 2, 2.0", "attribute counts 12"),
+                ("def one_atom(strength, reach, iterations):\n    return 2 * iterations, 2 * strength", "is too little")],
+    ("13", 2): [("""
+Euler.forward = lambda self, y: y + sum((y.relu() - 1) / self.steps for _ in range(self.steps))
+""", "begin where the last ended"), ("""
+def forward(self, y):
+    for _ in range(self.steps):
+        y = y + y.relu() - 1
+    return y
+
+Euler.forward = forward
+""", "how long are the steps")] + [(f"""
+def forward(self, y):
+    for _ in range(self.steps):
+        y = y + (y.relu() - 1) / self.steps
+    return y
+
+def exact_bending():
+    return {answer}
+
+Euler.forward = forward
+""", sentence) for answer, sentence in (("0.0", "has no kinks, but"), ("math.e", "too far from it"),
+                                        ("(1 + 1 / 64) ** 64 - 1", "it is not exact"))],
+    ("13", 3): [("def averaged(model, count):\n    return model", "do they differ"), ("""
+def averaged(model, count):
+    for _ in range(count):
+        model.frozen = model.noise * torch.randn(8, 24)
+    return model
+""", "change copies of it"), ("""
+def averaged(model, count):
+    members = [copy.deepcopy(model) for _ in range(count)]
+    for number, member in enumerate(members):
+        member.frozen = model.noise * torch.randn(8, 24, generator=torch.Generator().manual_seed(number))
+    return lambda window: sum(member(window) for member in members)
+""", "is it a mean"), ("""
+def averaged(model, count):
+    member, draw = copy.deepcopy(model), torch.Generator().manual_seed(0)
+    member.frozen = sum(model.noise * torch.randn(8, 24, generator=draw) for _ in range(count)) / count
+    return member
+""", "their noise that is averaged"),
+                ("def averaged(model, count):\n    return copy.deepcopy(model).train()", "freeze the noise")],
+    ("14", 1): [("""
+def switching_shares(w, first, last):
+    return ((first @ w.mT > 0).double().mean((0, 2))).tolist()
+""", "compare the two ends"), ("""
+def switching_shares(w, first, last):
+    return ((first @ w.mT > 0) & (last @ w.mT < 0)).double().mean((0, 2)).tolist()
+""", "count both directions"), ("""
+def switching_shares(w, first, last):
+    share = ((first @ w.mT) * (last @ w.mT) < 0).double().mean().item()
+    return share, share
+""", "you count")],
+    ("14", 2): [(f"""
+def expected_smp(w):
+    return (w[:, {first}:].norm(dim=1).sum() * {factor} / len(w)).item()
+""", sentence) for first, factor, sentence in (
+        (1, "math.sqrt(2 / math.pi)", "of the measured SMP, too little"), (0, "2 * math.sqrt(2 / math.pi)", "the signal's component"),
+        (1, "4 / math.sqrt(math.pi)", "too little|readouts"), (1, "math.sqrt(2 / math.pi) * len(w)", "readouts"))],
+    ("14", 3): [("""
+def nuisance_smp(model, first, last):
+    grid = torch.linspace(0, 1, 33, dtype=torch.float64)
+    return np.mean([attribute(model, lambda t: a + t[:, None, None] * (b - a), grid).total.item() for a, b in zip(first, last)])
+""", "divided by the margin"), ("""
+def nuisance_smp(model, first, last):
+    return ((model(last) - model(first)).abs().mean() / model(first).abs().mean()).item()
+""", "are all its kinks counted"), ("""
+def nuisance_smp(model, first, last):
+    grid = torch.linspace(0, 1, 33, dtype=torch.float64)
+    totals = [attribute(model, lambda t: a + t[:, None, None] * (b - a), grid).total.item() for a, b in zip(first, last)]
+    return sum(totals) / model(torch.cat([first, last])).abs().mean().item()
+""", "mean of the lines")],
+    ("14", 4): [("""
+def calm(x, given):
+    return systems.train_patches(x[None], given[None], [seed], [640], rate=0.02)[640][0]
+""", "not calm enough"), ("def calm(x, given):\n    return torch.zeros(20, 400)", "of the test inputs wrong"),
+                ("""
+def calm(x, given):
+    return systems.train_patches(x[None], given[None], [seed], [5], rate=0.02)[5]
+""", "are wanted, not")],
+    ("11", 1): [("""
+def angle_by_kinks(one, other):
+    return math.pi * counted(lambda n: models.mlp(len(one), width=64, depth=2, seed=n), one, other, 12)[0] / 64
+""", "are all layers' neurons counted"), ("""
+def angle_by_kinks(one, other):
+    return 180 * counted(lambda n: models.mlp(len(one), width=64, depth=2, seed=n), one, other, 12)[0] / 128
+""", "is no angle between two inputs"), ("""
+def angle_by_kinks(one, other):
+    return math.pi * counted(lambda n: models.mlp(len(one), width=64, depth=2, seed=n, initialise="torch"), one, other,
+                             12)[0] / 128
+""", "have none of them biases")],
+    ("11", 2): [("""
+def expected_kinks(reach, width, depth):
+    return depth * width * 2 / math.pi * math.atan(reach)
+""", "which β has each layer"), ("""
+def expected_kinks(reach, width, depth):
+    return sum(width / math.pi * math.atan(reach / math.sqrt(layer)) for layer in range(1, depth + 1))
+""", "from −T to T")],
+    ("11", 3): [("""
+def my_chord(generator):
+    turns = 2 * math.pi * torch.rand(2, dtype=torch.float64, generator=generator)
+    return tuple(torch.stack([torch.cos(turns), torch.sin(turns)], 1))
+""", "where every offset is as likely"), ("""
+def my_chord(generator):
+    return disk.chord(generator)
+
+def my_variation(model, chords):
+    return 2 * mean_and_error([float(trace_line(model, *ends, length=float((ends[1] - ends[0]).norm())).smp[0])
+                               for ends in chords])[0]
+""", "too little"), ("""
+def my_chord(generator):
+    return disk.chord(generator)
+
+def my_variation(model, chords):
+    return 4 * mean_and_error([float(trace_line(model, *ends).smp[0]) for ends in chords])[0]
+""", "too much")],
+    ("11", 4): [("def easier_baseline(model, picture):\n    return picture", "nothing is left to share out"),
+                ("def easier_baseline(model, picture):\n    return baseline", "not fewer"),
+                ("def easier_baseline(model, picture):\n    return picture[0, 0]", "its shape is")],
     ("90", 1): [("""
 def slope_differences(model, start, end, samples):
     return 2 * benchmarks.sampled_slopes(model, start, end, samples).diff().abs().sum().item() + 1
