@@ -361,7 +361,8 @@ def combined_smp(weights, smps):
 """, "kinks of different moments"), ("""
 def combined_smp(weights, smps):
     return math.sqrt(sum((weight * own) ** 2 for weight, own in zip(weights, smps, strict=True)))
-""", "kinks of different moments"), ("def combined_smp(weights, smps):\n    return sum(smps)", "a member's kink in the sum")],
+""", "kinks of different moments"),
+                ("def combined_smp(weights, smps):\n    return sum(smps)", "a member's kink in the sum")],
     ("10", 5): [("""
 def prices(network, found, inputs):
     return {layer.name: layer.smp.sum().item() for layer in found.layers}
@@ -370,6 +371,30 @@ def prices(network, found, inputs):
     moved = smoothing.relax(network, inputs).moved.square().mean().sqrt().item()
     return {layer.name: moved / (100 * (layer.smp.sum() / found.total.sum()).item()) for layer in found.layers}
 """, "replaced alone it comes to"), ("def prices(network, found, inputs):\n    return {}", "the layers that kink are")],
+    ("15", 1): [("""
+def motion_share(rate):
+    dense = torch.arange(20, dtype=torch.float64, device=run.device) / rate
+    return 1 - diagnosis.why(pipeline, drift, dense, outputs=eye, smp=False).shares["motion"]
+""", "of what is it the share"), ("def motion_share(rate):\n    return 23.0", "is not a share"),
+                ("def motion_share(rate):\n    return 0.2", "the closer ones bend less")],
+    ("15", 2): [("class Parabola(Pose):\n    pass", "in whole pixels"), ("""
+class Parabola(Pose):
+    def forward(self, x):
+        heat = self.unit(self.filter(x)).flatten(1)
+        best = heat.argmax(1)
+        found = []
+        for stride, place in ((1, best % 64), (64, best // 64)):
+            before, here, after = (heat.gather(1, (best + k * stride)[:, None])[:, 0] for k in (-1, 0, 1))
+            found.append(place + 0.5 - (before - after) / (2 * (before - 2 * here + after)))
+        return torch.stack(found, 1) / 64
+""", "the right way"), ("""
+class Parabola(Pose):
+    def forward(self, x):
+        return super().forward(x).flip(1)
+""", "which coordinate is which")],
+    ("15", 3): [("def recorded():\n    return tracks['as trained'][:, 0], fps", "too few"),
+                ("def recorded():\n    return torch.zeros(100), 30.0", "stands still"),
+                ("def recorded():\n    return torch.randn(100, 2), 30.0", "one output is a curve")],
     ("13", 1): [("def one_atom(strength, reach, iterations):\n    return 2 * iterations, 2.0 * iterations",
                  "does every switch reach"),
                 ("def one_atom(strength, reach, iterations):\n    return 2 * iterations, 2.0", "attribute counts 0"),
