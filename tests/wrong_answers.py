@@ -107,6 +107,80 @@ def by_direction(height, width, angle):
 def pool_smp(sigmas):
     return propagation.max_pool_smp(V_out[0], L_out[0], half).item()
 """, "not section 4's prediction|switches the ReLU off")],
+    ("05", 1): [("""
+def averaged(model):
+    model[2] = model[5] = nn.AvgPool2d(2)
+    return model
+
+def what_is_left(before, after, path, t):
+    return 0.12, 1.06
+""", "not a copy"), ("""
+def averaged(model):
+    copied = copy.deepcopy(model)
+    copied[2] = nn.AvgPool2d(2)
+    return copied
+
+def what_is_left(before, after, path, t):
+    return 0.12, 1.06
+""", "is still there"), ("""
+def averaged(model):
+    copied = copy.deepcopy(model)
+    copied[2] = copied[5] = nn.AvgPool2d(2)
+    return copied
+
+def what_is_left(before, after, path, t):
+    first, second = attribute(before, path, t), attribute(after, path, t)
+    return float(second.total / first.total), distance(second) / distance(first)
+""", "the share of the distance")],
+    ("05", 2): [("""
+def deadband(x):
+    return torch.where(x.abs() > 0.2, x - 0.2 * x.sign(), 0 * x)
+""", "not certified"), ("""
+def deadband(x):
+    return torch.relu(x - 0.2) + torch.relu(-x - 0.2)
+""", "right above 0"), ("""
+def deadband(x):
+    return nn.functional.softshrink(x, 0.2)
+
+def deadband_smp():
+    return 2
+""", "from -1 to 1")],
+    ("05", 3): [("""
+def by_hand(model, x, slope):
+    a = model[0](x)
+    b = model[2](a.relu())
+    b_slope = slope @ model[0].weight.T @ model[2].weight.T
+    gain = (b > 0).double() * model[4].weight @ model[2].weight
+    jumps = (slope @ model[0].weight.T * gain).abs(), (b_slope * model[4].weight).abs()
+    return [each[1:][(v[1:] > 0) != (v[:-1] > 0)].sum() for each, v in zip(jumps, (a, b))]
+""", "does a slope pass"), ("""
+def by_hand(model, x, slope):
+    a = model[0](x)
+    b = model[2](a.relu())
+    b_slope = ((a > 0).double() * (slope @ model[0].weight.T)) @ model[2].weight.T
+    gain = model[4].weight @ model[2].weight
+    jumps = (slope @ model[0].weight.T * gain).abs(), (b_slope * model[4].weight).abs()
+    return [each[1:][(v[1:] > 0) != (v[:-1] > 0)].sum() for each, v in zip(jumps, (a, b))]
+""", "does a kink pass"), ("""
+def by_hand(model, x, slope):
+    a = model[0](x)
+    b = model[2](a.relu())
+    b_slope = ((a > 0).double() * (slope @ model[0].weight.T)) @ model[2].weight.T
+    jumps = (slope @ model[0].weight.T).abs(), b_slope.abs()
+    return [each[1:][(v[1:] > 0) != (v[:-1] > 0)].sum() for each, v in zip(jumps, (a, b))]
+""", "slope and gain is missing")],
+    ("05", 4): [("""
+def winning(count, until=0.4):
+    with torch.no_grad():
+        a = copy.deepcopy(network).double().conv1(path(torch.linspace(0, until, count, dtype=torch.float64)))
+        pooled = network.pool1(a)
+    return pooled.numel() / a.numel()
+""", "the share should fall"), ("""
+def winning(count, until=0.4):
+    with torch.no_grad():
+        a = copy.deepcopy(network).double().conv1(path(torch.linspace(0, until, count, dtype=torch.float64)))
+    return ((a[1:] > 0) != (a[:-1] > 0)).sum().item()
+""", "a share is between")],
     ("08", 1): [("def called_smooth():\n    return []", "another than you say"),
                 ("def called_smooth():\n    return [0.001, 0.01]", "another than you say")],
     ("08", 2): [("def two_aucs(judge):\n    return 0.7, 0.6", "which number is which"),
