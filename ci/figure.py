@@ -2,6 +2,7 @@
 
 ``ci/figure.py --moving`` draws the moving picture of notebook 00 and of the site's front page.
 ``ci/figure.py --command`` runs the README's ``smpcore why`` and puts what it prints below it.
+``ci/figure.py --plane`` runs notebook 11 with the face network's plane of creases, some minutes, and stores that.
 
 The first takes the main figures out of the committed notebooks 00 and 10 and stores each with a palette of 128 colours,
 which keeps it under 100 kB. The second draws the table of the README's sweep of notebook 02.
@@ -23,10 +24,11 @@ FIGURE = ROOT / "notebooks" / "figures" / "start_here.png"
 CURED = ROOT / "notebooks" / "10_smoothing.ipynb", ROOT / "notebooks" / "figures" / "smoothing.png"
 MOVING = ROOT / "notebooks" / "figures" / "start_here_moving.webp"
 SWEEP = ROOT / "notebooks" / "figures" / "sweep.png"
+PLANE = ROOT / "notebooks" / "figures" / "face_plane.png"
 
 
-def main_figure(notebook: Path) -> bytes:
-    """The PNG that the cell tagged ``main-figure`` of an executed notebook drew.
+def main_figure(notebook: Path, tag: str = "main-figure") -> bytes:
+    """The PNG that the cell tagged ``main-figure``, or another tag, of an executed notebook drew.
 
     Raises
     ------
@@ -34,16 +36,24 @@ def main_figure(notebook: Path) -> bytes:
         Where there is none.
     """
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
-        if "main-figure" in cell["metadata"].get("tags", []):
+        if tag in cell["metadata"].get("tags", []):
             for output in cell.get("outputs", []):
                 if "image/png" in output.get("data", {}):
                     return base64.b64decode(output["data"]["image/png"])
-    raise ValueError(f"{notebook.name} has no figure in a cell tagged main-figure: execute it first")
+    raise ValueError(f"{notebook.name} has no figure in a cell tagged {tag}: execute it first")
 
 
-def write(notebook: Path = NOTEBOOK, figure: Path = FIGURE) -> Path:
-    """Store the main figure of ``notebook`` as ``figure``."""
-    return _small(main_figure(notebook), figure)
+def write(notebook: Path = NOTEBOOK, figure: Path = FIGURE, tag: str = "main-figure") -> Path:
+    """Store the main figure of ``notebook``, or that of another tag, as ``figure``."""
+    return _small(main_figure(notebook, tag), figure)
+
+
+def write_plane(figure: Path = PLANE, lines: int = 60) -> Path:
+    """Run notebook 11 with ``lines`` lines of each direction through the face network, and store what it draws."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, ROOT / "ci" / "run.py", "--here", "11", "-p", "face_lines", str(lines),
+                        "--output", folder], check=True)
+        return write(next(Path(folder).glob("11_*/11_*.ipynb")), figure, "face-figure")
 
 
 def write_sweep(folder: Path, figure: Path = SWEEP) -> Path:
@@ -172,6 +182,8 @@ if __name__ == "__main__":
         drawn = [write_command()]
     elif sys.argv[1:] == ["--moving"]:
         drawn = [write_moving()]
+    elif sys.argv[1:] == ["--plane"]:
+        drawn = [write_plane()]
     else:
         drawn = [write_sweep(Path(sys.argv[1]))] if len(sys.argv) > 1 else [write(), write(*CURED)]
     for path in drawn:

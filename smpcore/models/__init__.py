@@ -25,8 +25,9 @@ from smpcore.models.networks import (
     reference_cnn,
     reference_line,
 )
+from smpcore.models.weights import carried_weights
 
-__all__ = ["ACTIVATIONS", "FACE_INPUT", "LANDMARKS", "POOLINGS", "REFERENCE_SMP", "Candidate", "Face", "FaceNetwork",
-           "FacePipeline", "ProposalNetwork", "RefineNetwork", "check_fit", "cnn", "face_network", "face_pipeline",
-           "he_initialise", "load_model", "load_path", "mlp", "proposal_network", "reference_cnn", "reference_line",
-           "refine_network"]
+__all__ = ["ACTIVATIONS", "FACE_INPUT", "LANDMARKS", "POOLINGS", "REFERENCE_SMP", "Candidate", "Face",
+           "FaceNetwork", "FacePipeline", "ProposalNetwork", "RefineNetwork", "carried_weights",
+           "check_fit", "cnn", "face_network", "face_pipeline", "he_initialise", "load_model", "load_path",
+           "mlp", "proposal_network", "reference_cnn", "reference_line", "refine_network"]

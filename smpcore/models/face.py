@@ -5,10 +5,7 @@ Networks", IEEE Signal Processing Letters 23(10), 2016. The weights are those of
 1.0.0 (MIT licence), which is read as a file and never imported.
 """
 
-import hashlib
-import importlib.metadata
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +15,8 @@ import torch
 from torch import nn
 
 import smpcore
-from smpcore.arguments import Kind, checked
+from smpcore.arguments import checked
+from smpcore.models.weights import FILE, carried_weights
 from smpcore.paths.crops import PicturePath, picture
 from smpcore.paths.photographs import Source
 from smpcore.units import Hinges, entry
@@ -33,13 +31,11 @@ FACE_INPUT = {"size": 48, "channels": 3, "mean": 127.5 / 255, "std": 128 / 255}
 #: The five points, in the network's order; left and right as they appear in the picture.
 LANDMARKS = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
 
-_REMEDY = "'pip install mtcnn==1.0.0'"
 _SHA256 = {
     "onet.lz4": "94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3",
     "rnet.lz4": "cb00e6460f3c98b0bfafaba3c0a0ded4bdf6e62cee7174d969e8670d7e757fee",
     "pnet.lz4": "ea6b0c3e685ebee3165326ad6484acc95f2ef78f1c94fbf40a55704fa989f7b5",
 }
-_FILE = Kind((str, os.PathLike, type(None)), ": it must be the path of the file with the weights, or None")
 
 
 class Face(NamedTuple):
@@ -149,7 +145,7 @@ class ProposalNetwork(nn.Module):
         return Candidate(box.flatten(1), probability.flatten()) if alone else Candidate(box, probability)
 
 
-@checked(weights=_FILE)
+@checked(weights=FILE)
 def face_network(weights: str | Path | None = None) -> FaceNetwork:
     """The trained landmark network (O-Net), in evaluation mode, float32.
 
@@ -172,27 +168,20 @@ def face_network(weights: str | Path | None = None) -> FaceNetwork:
     return _trained(FaceNetwork(), "onet.lz4", weights)
 
 
-@checked(weights=_FILE)
+@checked(weights=FILE)
 def refine_network(weights: str | Path | None = None) -> RefineNetwork:
     """The trained network that corrects a box (R-Net); ``weights`` and errors as of `face_network`, of ``rnet.lz4``."""
     return _trained(RefineNetwork(), "rnet.lz4", weights)
 
 
-@checked(weights=_FILE)
+@checked(weights=FILE)
 def proposal_network(weights: str | Path | None = None) -> ProposalNetwork:
     """The trained network that proposes a box (P-Net); ``weights`` and errors as of `face_network`, of ``pnet.lz4``."""
     return _trained(ProposalNetwork(), "pnet.lz4", weights)
 
 
 def _trained(model: nn.Module, file: str, weights: str | Path | None):
-    path = _find(file) if weights is None else Path(weights)
-    if not path.is_file():
-        raise ValueError(f"the face network's weights are not at {str(path)!r}: run {_REMEDY}")
-    content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != _SHA256[file]:
-        raise ValueError(f"the file {str(path)!r} has SHA-256 {found[:12]}…, not {_SHA256[file][:12]}…: it is not "
-                         f"the known set of weights and is not opened; run {_REMEDY}")
+    content = carried_weights("mtcnn==1.0.0", f"mtcnn/assets/weights/{file}", _SHA256[file], weights)
     joblib = smpcore.need("joblib")
     smpcore.need("lz4")  # the compression of the file, which joblib imports by itself
     # From the bytes that were checked, not from the file again.
@@ -201,15 +190,6 @@ def _trained(model: nn.Module, file: str, weights: str | Path | None):
         for parameter, array in zip(model.parameters(), _to_torch(arrays), strict=True):
             parameter.copy_(array)
     return model.eval().requires_grad_(False)
-
-
-def _find(file: str = "onet.lz4") -> Path:
-    try:
-        package = importlib.metadata.distribution("mtcnn")
-    except importlib.metadata.PackageNotFoundError as error:
-        raise ModuleNotFoundError("the face network's weights come with the package mtcnn, which is not "
-                                  f"installed: run {_REMEDY}") from error
-    return Path(str(package.locate_file(f"mtcnn/assets/weights/{file}")))
 
 
 def _to_torch(arrays: list[torch.Tensor]):

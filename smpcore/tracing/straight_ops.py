@@ -50,8 +50,8 @@ SUMS = frozenset(
     "copy index_add".split())
 
 
-_WITH_BIAS = frozenset(
-    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear".split())
+_WITH_BIAS = frozenset("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear".split())
+_HEAD = "input", "weight", "bias"  # what these calls take first, in this order
 
 
 def tangents_of(run, inputs: list[Rows]) -> list | None:
@@ -65,13 +65,9 @@ def tangents_of(run, inputs: list[Rows]) -> list | None:
     if name in _WITH_BIAS and run.places == [0] and not run.in_place:
         if tangents.dim() < 3 or tangents.shape[1] != 1:
             return None
-        kwargs = {key: value for key, value in kwargs.items() if key not in ("bias", "input")}
-        weight = kwargs.pop("weight", None)
-        rest = list(args[1:])
-        if rest:
-            weight = rest[0]
-        rest = rest[2:]
-        found = run.func(tangents.flatten(0, 1), weight, None, *rest, **kwargs)
+        given = dict(zip(_HEAD, args, strict=False)) | kwargs
+        rest = {key: value for key, value in kwargs.items() if key not in _HEAD}
+        found = run.func(tangents.flatten(0, 1), given["weight"], None, *args[3:], **rest)
         return [found.unflatten(0, (len(tangents), 1))]
     if name in ("flatten", "view", "reshape") and run.places == [0] and tangents.shape[1:2] == (1,):
         shape = run.result().shape

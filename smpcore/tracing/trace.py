@@ -8,12 +8,13 @@ and at points drawn at random inside pieces, in value and in slope.
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from smpcore.arguments import TENSOR, check, whole
+from smpcore.arguments import TENSOR, Kind, check, whole
 from smpcore.inspection.checks import checked_copy, choose_outputs, home_of, runs
 from smpcore.inspection.module_scope import Scope, eagerly
 from smpcore.inspection.opaque_ops import hidden_switches
@@ -27,6 +28,9 @@ __all__ = ["LineTrace", "Tracer", "trace_line"]
 _ROOM = {"cpu": 1 << 20, "cuda": 1 << 24}
 # Points at which the plain model is asked as well, beside all ends of stretches.
 _CHECKS = 16
+_LENGTH = Kind(Real, ": it must be a number, the line's length in units of t",
+               lambda length: 0 < length <= torch.finfo(torch.float64).max,
+               ": it must be positive and finite, the line's length in units of t")
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,8 @@ class Tracer:
     def trace(self, start: Tensor, end: Tensor, length: float = 1.0, gradient: bool = False) -> LineTrace:
         """One line. With ``gradient``, `mean_gradient` is then the first output's mean gradient over it, or None."""
         start, end = valid_ends(start, end)
-        length = valid_length(length)
+        check({"length": length}, {"length": _LENGTH})
+        length = float(length)
         home = home_of(self.model, start)
         start, end = (side.detach().to(home, self.dtype) for side in (start, end))
         # One line, whichever end it is read from: the mirrored line gives the mirrored result to the last bit.
@@ -424,16 +429,6 @@ def valid_ends(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
             index = tuple((~torch.isfinite(value)).nonzero()[0].tolist())
             raise ValueError(f"{name} is NaN or infinite at index {index}: a line needs finite ends")
     return start, end
-
-
-def valid_length(length: float) -> float:
-    """A positive finite number, or a sentence."""
-    if isinstance(length, bool) or not isinstance(length, int | float):
-        raise TypeError(f"length = {length!r}: it must be a number, the line's length in units of t")
-    if not 0 < length <= torch.finfo(torch.float64).max:
-        raise ValueError(f"length = {length!r}: it must be positive and finite, the line's length in units "
-                         "of t")
-    return float(length)
 
 
 def comes_later(start: Tensor, end: Tensor) -> bool:

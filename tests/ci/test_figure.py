@@ -1,5 +1,6 @@
 """The README's picture of a sweep, and what its command prints."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -43,6 +44,26 @@ def test_the_moving_picture_moves_and_is_small():
         moving.seek(moving.n_frames // 2)
         assert moving.convert("RGB").tobytes() != still
     assert figure.MOVING.stat().st_size < 1_500_000
+
+
+def test_the_plane_of_the_face_network_is_the_figure_that_notebook_11_draws(tmp_path, monkeypatch):
+    image = pytest.importorskip("PIL.Image")
+
+    def run(words, check):
+        folder = Path(words[words.index("--output") + 1]) / "11_known_laws"
+        folder.mkdir()
+        png = base64.b64encode(figure.PLANE.read_bytes()).decode()
+        cells = [{"metadata": {"tags": [words[words.index("-p") + 2]]}},
+                 {"metadata": {"tags": ["face-figure"]}, "outputs": [{"data": {"image/png": png}}]}]
+        (folder / "11_known_laws.ipynb").write_text(json.dumps({"cells": cells if "7" in words else cells[:1]}))
+
+    monkeypatch.setattr(figure.subprocess, "run", run)
+    drawn = figure.write_plane(tmp_path / "plane.png", lines=7)
+    assert image.open(drawn).size == image.open(figure.PLANE).size
+    assert figure.PLANE.stat().st_size < 200_000
+    with pytest.raises(ValueError, match="has no figure in a cell tagged face-figure: execute it first"):
+        figure.write_plane(tmp_path / "none.png", lines=8)
+    assert not (tmp_path / "none.png").exists()
 
 
 def test_what_a_command_prints_is_written_below_it(tmp_path):

@@ -1,6 +1,8 @@
 """The networks of the experiments: known figures, known weights, known sizes."""
 
 import copy
+import hashlib
+import importlib.metadata
 import math
 import shutil
 
@@ -10,7 +12,6 @@ import torch.autograd.forward_ad as forward_ad
 from torch import nn
 
 from smpcore import attribute, models, paths
-from smpcore.models import face as face_file
 
 pytestmark = pytest.mark.numeric
 
@@ -56,13 +57,28 @@ def test_sides_shrink_as_published(face):
 
 def test_weights_come_from_the_known_file_only(tmp_path):
     copy = tmp_path / "onet.lz4"
-    shutil.copy(face_file._find(), copy)
+    shutil.copy(importlib.metadata.distribution("mtcnn").locate_file("mtcnn/assets/weights/onet.lz4"), copy)
     assert models.face_network(copy)(torch.zeros(1, 3, 48, 48)).landmarks.shape == (1, 10)
     copy.write_bytes(copy.read_bytes() + b"!")
     with pytest.raises(ValueError, match=r"has SHA-256 .* is not the known set of weights and is not opened"):
         models.face_network(copy)
     with pytest.raises(ValueError, match=r"weights are not at .*nothing.lz4.*pip install mtcnn"):
         models.face_network(tmp_path / "nothing.lz4")
+
+
+def test_other_packages_weights_are_read_in_the_same_way():
+    place = importlib.metadata.distribution("mtcnn").locate_file("mtcnn/__init__.py")
+    content = place.read_bytes()
+    known = hashlib.sha256(content).hexdigest()
+    assert models.carried_weights("mtcnn==1.0.0", "mtcnn/__init__.py", known) == content
+    with pytest.raises(ValueError, match=r"is not the known set of weights .* run 'pip install mtcnn==1\.0\.0'"):
+        models.carried_weights("mtcnn==1.0.0", "mtcnn/__init__.py", known[::-1])
+    with pytest.raises(ValueError, match=r"the weights are not at .*nothing"):
+        models.carried_weights("mtcnn==1.0.0", "nothing", known)
+    with pytest.raises(ModuleNotFoundError, match=r"come with the package nobody.*'pip install nobody==2'"):
+        models.carried_weights("nobody==2", "weights.h5", known)
+    with pytest.raises(TypeError, match="it must be the path of the file with the weights"):
+        models.carried_weights("mtcnn==1.0.0", "mtcnn/__init__.py", known, 3)
 
 
 # network, side of its crop, probability on the face and off it, by an independent run
@@ -149,9 +165,9 @@ def test_a_stage_made_smooth_takes_the_place_of_its_own():
 
 def test_a_missing_package_is_named(monkeypatch):
     def missing(name):
-        raise face_file.importlib.metadata.PackageNotFoundError(name)
+        raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(face_file.importlib.metadata, "distribution", missing)
+    monkeypatch.setattr(importlib.metadata, "distribution", missing)
     with pytest.raises(ModuleNotFoundError, match=r"pip install mtcnn==1\.0\.0"):
         models.face_network()
 
