@@ -14,7 +14,7 @@ TEMPLATES = Path(__file__).resolve().parent
 
 def sentences(text: str, most: int) -> str:
     """The first sentences of a text, as many as ``most`` characters hold, but at least one."""
-    parts, kept = re.split(r"(?<=[.?!:])\s+(?=[A-Z*$])", " ".join(text.split())), ""
+    parts, kept = re.split(r"(?<=[.?!])\s+(?=[A-Z*$])", " ".join(text.split())), ""
     for part in parts:
         if kept and len(kept) + len(part) > most:
             break
@@ -52,9 +52,10 @@ def slides_of(notebook) -> list[str]:
         for output in cell.outputs:
             if "image/png" in output.get("data", {}):
                 words, png = caption_of(notebook.cells, place), "".join(output["data"]["image/png"].split())
-                shown = html.escape(sentences(re.sub(r"^(Figure|Fig\.) \S+ ", "", words), 230))
+                number = re.match(r"(?:(?:Figure|Fig\.) \S+ )?", words)[0]
+                shown = html.escape(sentences(words.removeprefix(number), 230))
                 found.append(f"## {heading}\n\n<img alt=\"{html.escape(words)}\" src=\"data:image/png;base64,{png}\">\n"
-                             f"<p class=\"caption\">{shown}</p>")
+                             f"<p class=\"caption\"><strong>{number}</strong>{shown}</p>")
     return found
 
 

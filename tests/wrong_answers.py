@@ -30,9 +30,20 @@ def my_smp(z, h):
 def my_smp(z, h):
     D = second_differences(z, h)
     return D[D.abs() > 5 * 1.4826 * D.abs().median() / h].abs().sum().item()
-""", "hardly anything stands out")],
+""", "hardly anything stands out"),
+                ("""
+def my_smp(z, h):
+    D = second_differences(z, h)
+    return D[D.abs() > 5 * 1.4826 * D.abs().median()].abs().sum().item()
+""", "compared with its own surroundings"), ("""
+def my_smp(z, h):
+    D = second_differences(z, h)
+    rest = D[4:-4] - torch.stack([D[4 + k:len(D) - 4 + k] for k in (-4, -3, -2, 2, 3, 4)]).quantile(0.5, dim=0)
+    return rest[rest.abs() > 5 * rest.std()].abs().sum().item()
+""", "not a robust one")],
     ("01", 2): [("def fool(t):\n    return (t - 10).abs()", "so the curve has a kink"),
-                ("def fool(t):\n    return torch.sin(t)", "it is not fooled yet")],
+                ("def fool(t):\n    return torch.sin(t)", "it is not fooled yet"),
+                ("def fool(t):\n    return torch.nn.functional.softplus(t - 10, beta=1000)", "it is fooled as well")],
     ("01", 3): [("""
 def pair_reading(distance):
     places, jumps = torch.tensor([5.003, 5.003 + distance]).double(), torch.tensor([1.0, -1.0]).double()
@@ -75,7 +86,11 @@ def count_maxima(x):
     return (rising[:, :-1] & ~rising[:, 1:]).sum(-1)
 """, "the formula says")],
     ("02", 4): [("def with_memory(memory):\n    return r", "not λ|forgotten everything"),
-                ("def with_memory(memory):\n    return torch.cos(lags / length_scale) * 2", "the variance is not 1")],
+                ("def with_memory(memory):\n    return torch.cos(lags / length_scale) * 2", "the variance is not 1"),
+                ("""
+def with_memory(memory):
+    return torch.exp(-((lags / memory) ** 2) / 2) * torch.cos(math.sqrt(lam) * lags)
+""", "not λ")],
     ("03", 1): [("""
 def law_by_hand(phi, mean, sigma, lam, duration):
     z = torch.linspace(-8, 8, 20_001, dtype=torch.float64)
@@ -83,7 +98,14 @@ def law_by_hand(phi, mean, sigma, lam, duration):
     low, middle, high = ((phi(mean + d + z) * density).sum() for d in (-0.05, 0, 0.05))
     return duration * lam * (low - 2 * middle + high) / 0.05**2
 """, "how do the mean and σ enter"),
-                ("def law_by_hand(phi, mean, sigma, lam, duration):\n    return -1.0", "bends upwards")],
+                ("def law_by_hand(phi, mean, sigma, lam, duration):\n    return -1.0", "bends upwards"),
+                ("""
+def law_by_hand(phi, mean, sigma, lam, duration):
+    z = torch.linspace(-8, 8, 1601, dtype=torch.float64)
+    density = torch.exp(-z**2 / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
+    low, middle, high = ((phi(mean + d + sigma * z) * density).sum() for d in (-0.001, 0, 0.001))
+    return duration * lam * (low - 2 * middle + high) / 0.001**2
+""", "closer than the step of the mean")],
     ("03", 2): [("""
 def raised(m):
     return propagation.max_pool_smp(covariance(4, 0.0), lam * covariance(4, 0.0), duration,
@@ -96,21 +118,112 @@ def by_direction(height, width, angle):
     moved = signals.picture_covariances(height, width, length_scale=pixel_length,
                                         velocity=(5**0.5 * math.sin(angle), 5**0.5 * math.cos(angle)))
     return propagation.max_pool_smp(*moved, duration).item()
-""", "is 0 straight down")],
+""", "is 0 straight down"), ("""
+def by_direction(height, width, angle):
+    moved = signals.picture_covariances(height, width, length_scale=pixel_length,
+                                        velocity=(math.cos(angle), math.sin(angle)))
+    return propagation.max_pool_smp(*moved, duration).item()
+""", "is the speed √5")],
     ("04", 1): [("def three_cases():\n    return 2.0, 8.0, 3.2", "and there are four"),
                 ("def three_cases():\n    return 8.0, 0.0, 3.2", "all weights have one sign"),
                 ("def three_cases():\n    return 8.0, 8.0, 8.0", "a part of the jumps cancels")],
     ("04", 2): [("def average_pool_smp(kernel, bias):\n    return 4 * behind_relu", "what does an average weigh"),
                 ("def average_pool_smp(kernel, bias):\n    return 2 * behind_relu", "how long is a picture's path"),
-                ("def average_pool_smp(kernel, bias):\n    return behind_pool[:1]", "one number for each")],
+                ("def average_pool_smp(kernel, bias):\n    return behind_pool[:1]", "one number for each"),
+                ("def average_pool_smp(kernel, bias):\n    return behind_relu", "are bias, C and L all in it")],
     ("04", 3): [("""
-def pool_smp(sigmas):
-    return propagation.max_pool_smp(V_out[0], L_out[0], half).item()
-""", "not section 4's prediction|switches the ReLU off")],
+def pool_smp(sigmas, c=0):
+    return propagation.max_pool_smp(V_out[c], L_out[c], half).item()
+""", "of section 4's prediction"), ("""
+def pool_smp(sigmas, c=0):
+    means = torch.full((4,), sigmas, dtype=torch.float64)
+    V, L = (pad(part[c], (0, 1, 0, 1)) for part in (V_out, L_out))
+    return propagation.max_pool_smp(V, L, half, pad(means, (0, 1))).item()
+""", "of section 4's prediction")],
+    ("05", 1): [("""
+def averaged(model):
+    model[2] = model[5] = nn.AvgPool2d(2)
+    return model
+
+def what_is_left(before, after, path, t):
+    return 0.12, 1.06
+""", "not a copy"), ("""
+def averaged(model):
+    copied = copy.deepcopy(model)
+    copied[2] = nn.AvgPool2d(2)
+    return copied
+
+def what_is_left(before, after, path, t):
+    return 0.12, 1.06
+""", "is still there"), ("""
+def averaged(model):
+    copied = copy.deepcopy(model)
+    copied[2] = copied[5] = nn.AvgPool2d(2)
+    return copied
+
+def what_is_left(before, after, path, t):
+    first, second = attribute(before, path, t), attribute(after, path, t)
+    return float(second.total / first.total), distance(second) / distance(first)
+""", "the share of the distance")],
+    ("05", 2): [("""
+def deadband(x):
+    return torch.where(x.abs() > 0.2, x - 0.2 * x.sign(), 0 * x)
+""", "not certified"), ("""
+def deadband(x):
+    return torch.relu(x - 0.2) + torch.relu(-x - 0.2)
+""", "right above 0"), ("""
+def deadband(x):
+    return nn.functional.softshrink(x, 0.2)
+
+def deadband_smp():
+    return 2
+""", "from -1 to 1")],
+    ("05", 3): [("""
+def by_hand(model, x, slope):
+    a = model[0](x)
+    b = model[2](a.relu())
+    b_slope = slope @ model[0].weight.T @ model[2].weight.T
+    gain = (b > 0).double() * model[4].weight @ model[2].weight
+    jumps = (slope @ model[0].weight.T * gain).abs(), (b_slope * model[4].weight).abs()
+    return [each[1:][(v[1:] > 0) != (v[:-1] > 0)].sum() for each, v in zip(jumps, (a, b))]
+""", "does a slope pass"), ("""
+def by_hand(model, x, slope):
+    a = model[0](x)
+    b = model[2](a.relu())
+    b_slope = ((a > 0).double() * (slope @ model[0].weight.T)) @ model[2].weight.T
+    gain = model[4].weight @ model[2].weight
+    jumps = (slope @ model[0].weight.T * gain).abs(), (b_slope * model[4].weight).abs()
+    return [each[1:][(v[1:] > 0) != (v[:-1] > 0)].sum() for each, v in zip(jumps, (a, b))]
+""", "does a kink pass"), ("""
+def by_hand(model, x, slope):
+    a = model[0](x)
+    b = model[2](a.relu())
+    b_slope = ((a > 0).double() * (slope @ model[0].weight.T)) @ model[2].weight.T
+    jumps = (slope @ model[0].weight.T).abs(), b_slope.abs()
+    return [each[1:][(v[1:] > 0) != (v[:-1] > 0)].sum() for each, v in zip(jumps, (a, b))]
+""", "slope and gain is missing")],
+    ("05", 4): [("""
+def winning(count, until=0.4):
+    with torch.no_grad():
+        a = copy.deepcopy(network).double().conv1(path(torch.linspace(0, until, count, dtype=torch.float64)))
+        pooled = network.pool1(a)
+    return pooled.numel() / a.numel()
+""", "the share should fall"), ("""
+def winning(count, until=0.4):
+    with torch.no_grad():
+        a = copy.deepcopy(network).double().conv1(path(torch.linspace(0, until, count, dtype=torch.float64)))
+    return ((a[1:] > 0) != (a[:-1] > 0)).sum().item()
+""", "a share is between")],
     ("08", 1): [("def called_smooth():\n    return []", "another than you say"),
                 ("def called_smooth():\n    return [0.001, 0.01]", "another than you say")],
     ("08", 2): [("def two_aucs(judge):\n    return 0.7, 0.6", "which number is which"),
-                ("def two_aucs(judge):\n    return 0.9, 0.95", "are whole networks held out")],
+                ("def two_aucs(judge):\n    return 0.9, 0.95", "are whole networks held out"),
+                ("""
+def two_aucs(judge):
+    seen = judge.fit(pool_rows, pools.truth).predict(pool_rows)
+    apart = cross_val_predict(judge, pool_rows, pools.truth, groups=pools.network, cv=GroupKFold(5))
+    return roc_auc_score(pools.truth, apart), roc_auc_score(pools.truth, seen)
+""", "that was not fitted to that curve")],
     ("08", 3): [("def my_feature(curve, spacing):\n    return np.abs(np.diff(curve, 2)).sum() / spacing",
                  "with the scale"),
                 ("def my_feature(curve, spacing):\n    return spacing", "with the speed"),
@@ -119,12 +232,72 @@ def pool_smp(sigmas):
                 ("def more_features(rows):\n    return 0 * rows[:, :1]", "tells nothing"),
                 ("def more_features(rows):\n    return rows[:, :1] - rows[:, :1].mean()",
                  "depend on the other curves")],
+    ("10", 1): [("def softest(limit):\n    return 4.0", "is not the smallest that does"),
+                ("def softest(limit):\n    return 0.5", "which is more"),
+                ("def softest(limit):\n    return {b: mean_movement(b) <= limit for b in (4.0, 2.0, 1.0, 0.5)}",
+                 "is none of")],
+    ("10", 2): [("""
+class SoftPool(SoftPool):
+    def forward(self, x):
+        return torch.nn.functional.max_pool2d(x, 2)
+""", "still the maximum"), ("""
+class SoftPool(SoftPool):
+    def forward(self, x):
+        windows = x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(-2)
+        return torch.logsumexp(self.beta * windows, -1)
+""", "falls below|exceeds the maximum"), ("""
+class SoftPool(SoftPool):
+    def forward(self, x):
+        windows = x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(-2)
+        return (torch.softmax(self.beta * windows, -1) * windows).sum(-1)
+""", "falls below the largest"), ("""
+class SoftPool(SoftPool):
+    def forward(self, x):
+        windows = x.unfold(2, 2, 2).unfold(3, 2, 2).flatten(-2)
+        return torch.log(torch.exp(self.beta * windows).sum(-1)) / self.beta
+""", "it overflows")],
+    ("10", 3): [("""
+def my_penalty(behind, here, ahead, h):
+    return (ahead - 2 * here + behind).abs().mean() / h**2
+""", "three times as large is penalised 3"), ("""
+def my_penalty(behind, here, ahead, h):
+    return ((ahead - behind) / (2 * h)).square().mean()
+""", "moves in a straight line"), ("""
+def my_penalty(behind, here, ahead, h):
+    return (ahead - 2 * here + behind).abs().mean() / here.abs().mean() / h**2
+""", "shifted by 5"), ("""
+def my_penalty(behind, here, ahead, h):
+    return (ahead - 2 * here + behind).detach().abs().mean() / (ahead - behind).detach().abs().mean()
+""", "no gradient"), ("""
+def my_penalty(behind, here, ahead, h):
+    return (ahead - 2 * here + behind).abs().mean() / (ahead - behind).abs().mean()
+""", "not finite")],
+    ("10", 4): [("""
+def combined_smp(weights, smps):
+    return sum(weight * own for weight, own in zip(weights, smps, strict=True))
+""", "kinks of different moments"), ("""
+def combined_smp(weights, smps):
+    return math.sqrt(sum((weight * own) ** 2 for weight, own in zip(weights, smps, strict=True)))
+""", "kinks of different moments"), ("def combined_smp(weights, smps):\n    return sum(smps)", "a member's kink in the sum")],
+    ("10", 5): [("""
+def prices(network, found, inputs):
+    return {layer.name: layer.smp.sum().item() for layer in found.layers}
+""", "replaced alone it comes to"), ("""
+def prices(network, found, inputs):
+    moved = smoothing.relax(network, inputs).moved.square().mean().sqrt().item()
+    return {layer.name: moved / (100 * (layer.smp.sum() / found.total.sum()).item()) for layer in found.layers}
+""", "replaced alone it comes to"), ("def prices(network, found, inputs):\n    return {}", "the layers that kink are")],
     ("90", 1): [("""
 def slope_differences(model, start, end, samples):
     return 2 * benchmarks.sampled_slopes(model, start, end, samples).diff().abs().sum().item() + 1
 """, "it cannot be|is too much"),
-                ("def slope_differences(model, start, end, samples):\n    return 0.0", "is it the slope in t")],
+                ("def slope_differences(model, start, end, samples):\n    return 0.0", "is it the slope in t"),
+                ("""
+def slope_differences(model, start, end, samples):
+    return benchmarks.sampled_slopes(model, start, end, samples).abs().sum().item()
+""", "do you add up differences|it cannot be")],
     ("90", 2): [("def missed(samples, reference):\n    return 1 - samples / reference", "the share that is seen"),
+                ("def missed(samples, reference):\n    return 0.99", "the share that is seen"),
                 ("def missed(samples, reference):\n    return 0.01", "miss nothing of what")],
     ("90", 3): [("""
 def twins():

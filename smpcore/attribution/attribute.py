@@ -256,7 +256,7 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
                              "inside it")
     course.close_seams(measurement.part)
     measure = functools.partial(measurement.in_chunks, size=size)
-    unexplained = refine(measure, course, size) + look_closer(measure, course, dtype)
+    unexplained = refine(measure, course, size, numbers) + look_closer(measure, course, dtype)
     layers = [LayerSmp(name, layer.kind, layer.units, layer.switches, layer.smp)
               for name, layer in course.layers.items()]
     jumps = sum((layer.value_jumps for layer in course.layers.values()), torch.zeros_like(course.total))

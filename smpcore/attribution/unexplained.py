@@ -36,8 +36,9 @@ _LEAST = {torch.float64: 1e-4, torch.float32: 1e-2}
 #: What is in doubt, or missing, over this part of the total, and of the steepest slope, is too much.
 _DOUBT = 0.05
 #: Rounds of `refine`; intervals checked in the first, at least, and one of so many; how many times as many in each
-#: further one; and how many new intervals, for each of the path's and beyond, end it.
-_ROUNDS, _CHECKS, _ONE_OF, _MORE, _BUDGET, _BEYOND = 12, 3, 64, 2, 1, 64
+#: further one; how many new intervals, for each of the path's and beyond, end it; and how many numbers the layers may
+#: hold for those beyond, together: a short path through a large model costs no multiple of what was asked for.
+_ROUNDS, _CHECKS, _ONE_OF, _MORE, _BUDGET, _BEYOND, _HELD = 12, 3, 64, 2, 1, 64, 32_000_000
 #: How far beside a moment an interval is cut, as a part of it; where else; and samples for each interval, at most.
 _BESIDE, _EVENLY, _AGAIN = 1e-5, (0.5,), 8
 #: Slopes that differ by rounding at neighbouring numbers are known to so many times that.
@@ -122,7 +123,7 @@ def _apart(rest: Tensor) -> Tensor:
     return (rest - beside).abs()
 
 
-def refine(measure: Callable[..., Part], course: Course, size: int) -> Tensor:
+def refine(measure: Callable[..., Part], course: Course, size: int, numbers: float) -> Tensor:
     """Measure intervals again by themselves; how far the total may be off all the same, ``(m,)``.
 
     Parameters
@@ -133,9 +134,12 @@ def refine(measure: Callable[..., Part], course: Course, size: int) -> Tensor:
         Its layers' totals are improved in place.
     size
         Samples at once, at most.
+    numbers
+        How many numbers the model's layers hold for one sample.
     """
     left, right, doubt, moments = course.times[:-1], course.times[1:], course.doubt, course.moments
-    checks, lacks, most = max(_CHECKS, len(left) // _ONE_OF), True, (1 + _BUDGET) * len(left) + _BEYOND
+    checks, lacks = max(_CHECKS, len(left) // _ONE_OF), True
+    most = (1 + _BUDGET) * len(left) + min(_BEYOND, _HELD // max(1, round(numbers)))
     missing = error = found = torch.zeros_like(course.total)
     more = missing[None]
     for _ in range(_ROUNDS):

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import build_site
 import nbformat
 import pytest
+import slides
 from environment import Refused
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -101,7 +102,7 @@ def test_solutions_open_and_close(address, chromium):
     page.close()
 
 
-@pytest.mark.parametrize("name", ["02_relu", "03_max_pooling"])
+@pytest.mark.parametrize("name", ["02_relu", "03_max_pooling", "10_smoothing"])
 def test_a_slider_moves_the_figure_and_its_message(address, chromium, name):
     page = chromium.new_page()
     page.goto(f"{address}/course/{name}.html")
@@ -122,6 +123,20 @@ def test_a_search_finds_pages(address, chromium):
     page.wait_for_selector("#search-results li a")
     assert "ReLU" in " ".join(page.locator("#search-results li a").all_inner_texts())
     page.close()
+
+
+def test_the_lecture_plan_names_figures_that_slides_show():
+    """Each "00, Figure 4" of the plan is a slide of that notebook, with this number in its caption."""
+    plan = (Path(build_site.__file__).parent / "site/lectures.md").read_text(encoding="utf-8")
+    named = re.findall(r"\|[^|]*?\b(\d\d)(?:\]\([^)]*\))?, Figures? (\d)(?: (?:and|to) (\d))?", plan)
+    assert len(named) >= 15
+    for notebook in {name for name, *_ in named}:
+        path, = notebooks.NOTEBOOKS.glob(f"{notebook}_*.ipynb")
+        captions = re.findall(r'<p class="caption">(.*)</p>', "\n".join(slides.slides_of(nbformat.read(path, 4))))
+        assert not [words for words in captions if words.endswith(":")]
+        shown = set(re.findall(r"<strong>(?:Figure|Fig\.) (\d+)", " ".join(captions)))
+        wanted = {number for name, *numbers in named for number in numbers if name == notebook and number}
+        assert wanted <= shown, f"{path.name} has no slides of figures {wanted - shown}"
 
 
 # By how much anything on the slide that is shown stands beyond its edges, in pixels.
