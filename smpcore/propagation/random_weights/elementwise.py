@@ -79,8 +79,8 @@ def unit(step, fields, run) -> Stage:
 
     def pull(passed):
         def to_inputs(gain):
-            if field.single is not None:
-                run.passed_on[field.single] = through(step, field.channels, *field.draw())[2], gain
+            if field.given is not None:
+                run.passed_on[field.given.step] = through(step, field.channels, *field.draw())[2], gain
             return [gated(gain, passed)]
 
         return to_inputs

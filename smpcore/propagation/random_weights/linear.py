@@ -1,5 +1,6 @@
 """Stages of what is linear in its inputs, and of what only arranges them."""
 
+import functools
 import math
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from smpcore.inspection.module_scope import call_site
-from smpcore.propagation.random_weights.sampling import REPLICATES, once, paired, sampler
+from smpcore.propagation.random_weights.sampling import REPLICATES, paired, sampler
 from smpcore.propagation.random_weights.second_moments import (
     Field,
     adjoint,
@@ -87,7 +88,7 @@ def conv(step, fields, run) -> Stage:
     behind = field.map(lambda moment: forward * apply(moment),
                        lambda offset: tuple(pace * part for pace, part in zip(stride, offset, strict=True)),
                        channels=channels, sides=sides, gaussian=True, draw=None, core=None, rest=None, before=None,
-                       given=None, single=None, roots=frozenset([call_site(step.name)]))
+                       given=None, roots=frozenset([call_site(step.name)]))
     behind = shift(behind, _mean_square(step, "bias"))
     positions, backward = field.positions, power * channels / groups
 
@@ -132,7 +133,7 @@ def _depthwise(step, field: Field, behind: Field, run, pull, apply, convolve) ->
     def given(one, other):
         return power * apply((one * other).unflatten(2, (count, few)).sum(3).flatten(1, 2))
 
-    each = Field(given(values, values) + bias, given(slopes, slopes), given(slopes, values), 1, behind.sides)
+    each = Field(given(values, values) + bias, given(slopes, slopes), given(slopes, values), 1, behind.sides, step=at)
 
     def pull_apart(gain):
         (alone,) = pull(gain)
@@ -146,8 +147,8 @@ def _depthwise(step, field: Field, behind: Field, run, pull, apply, convolve) ->
 
     # Where all that a unit reads is 0, its derivative is that on the side to which its weights take it from there.
     least = 1e-9 * field.value.mean().sqrt()
-    draw = once(lambda: (convolve(values + least, weights) + biases, convolve(slopes, weights)))
-    return Stage(replace(behind, draw=draw, given=each, single=at), pull_apart)
+    draw = functools.cache(lambda: (convolve(values + least, weights) + biases, convolve(slopes, weights)))
+    return Stage(replace(behind, draw=draw, given=each), pull_apart)
 
 
 # Channels in a group up to which a convolution's output has a scale of its own in every channel.
@@ -191,7 +192,7 @@ def _moved(field: Field, apply, sides, run, across=None) -> Stage:
 
     core = None if field.core is None else field.core.map(apply, across, sides=sides)
     behind = field.map(apply, across, sides=sides, core=core, draw=drawn(field.draw), rest=drawn(field.rest),
-                       before=None, given=None, single=None)
+                       before=None, given=None)
     return Stage(behind, lambda gain: [adjoint(apply, field.positions, gain)])
 
 
@@ -215,28 +216,23 @@ def batch_norm(step, fields, run) -> Stage:
                          "a linear or convolutional layer may have means or biases")
     behind = scaled(field, power, offset, core=None if field.core is None else scaled(field.core, power), before=None,
                     given=None if field.given is None else scaled(field.given, power, offset))
-    if field.given is not None:
-        behind = replace(behind, draw=_shifted(field.draw, math.sqrt(power), offset, run.next_seed()))
-    elif field.gaussian:
+    if field.gaussian and field.given is None:
         behind = _drawable(behind, run)
     else:
-        behind = replace(behind, draw=_times(field.draw, math.sqrt(power)), rest=_times(field.rest, math.sqrt(power)))
+        draw = _times(field.draw, math.sqrt(power), offset, run.next_seed())
+        behind = replace(behind, draw=draw, rest=_times(field.rest, math.sqrt(power)))
     return Stage(behind, lambda behind_gain: [power * behind_gain])
 
 
-def _times(draw, factor: float):
-    return None if draw is None else lambda: tuple(factor * part for part in draw())
-
-
-def _shifted(draw, factor: float, offset: float, seed: int):
-    """Draws times a factor, and a constant of this mean square added to each channel's values."""
-    def drawn():
+def _times(draw, factor: float, offset: float = 0.0, seed: int = 0):
+    """Draws times a factor, and a constant of the mean square ``offset`` added to each channel's values."""
+    def scaled_draws():
         values, slopes = draw()
-        generator = torch.Generator().manual_seed(seed)
-        each = torch.randn(values.shape[0], 1, values.shape[2], 1, generator=generator, dtype=torch.float64)
-        return factor * values + math.sqrt(offset) * each.to(values), factor * slopes
+        white = torch.randn(values.shape[0], 1, values.shape[2], 1, generator=torch.Generator().manual_seed(seed),
+                            dtype=torch.float64)
+        return factor * values + math.sqrt(offset) * white.to(values), factor * slopes
 
-    return once(drawn)
+    return None if draw is None else functools.cache(scaled_draws)
 
 
 def residual_sum(step, fields, run) -> Stage:

@@ -9,7 +9,7 @@ from torch import Tensor
 from smpcore.propagation.closed_forms.orthant import symmetric_root
 from smpcore.propagation.random_weights.second_moments import Field, diagonal
 
-__all__ = ["REPLICATES", "amplitudes", "drawn", "draws_for", "moments_of", "once", "paired", "sampler",
+__all__ = ["REPLICATES", "amplitudes", "drawn", "draws_for", "moments_of", "paired", "sampler",
            "windows_drawn"]
 
 #: Independent sets of draws: each is carried to the end by itself, and their scatter is the Monte Carlo error.
@@ -32,12 +32,7 @@ def paired(*draws: tuple[Tensor, Tensor]) -> list[tuple[Tensor, ...]]:
 
 def sampler(field: Field, seed: int):
     """A function that draws a Gaussian field: the same numbers at every call and every time."""
-    return once(lambda: _gaussian(field, seed))
-
-
-def once(function):
-    """It is computed at the first call, and kept."""
-    return functools.cache(function)
+    return functools.cache(lambda: _gaussian(field, seed))
 
 
 def amplitudes(square: Tensor, count: int, seed: int) -> Tensor:
@@ -103,7 +98,7 @@ def drawn(field: Field, values: Tensor, slopes: Tensor, **changes) -> Field:
     """A field known by its draws."""
     value, slope, cross = moments_of(values, slopes, field.pairs)
     return replace(field, value=value, slope=slope, cross=cross, gaussian=False, core=None, rest=None,
-                   before=None, across=None, given=None, single=None, draw=lambda: (values, slopes), **changes)
+                   before=None, across=None, given=None, draw=lambda: (values, slopes), **changes)
 
 
 def moments_of(values: Tensor, slopes: Tensor, pairs: bool) -> tuple[Tensor, Tensor, Tensor]:

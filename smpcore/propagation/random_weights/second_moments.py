@@ -47,8 +47,8 @@ class Field:
     given
         Behind a depthwise convolution: the three moments given each draw of what it reads, one row ``P M`` for each.
         Channels are Gaussian only given these.
-    single
-        The number of that convolution's step.
+    step
+        Of ``given``: the number of that convolution's step.
     """
 
     value: Tensor
@@ -65,7 +65,7 @@ class Field:
     rest: Callable | None = None
     roots: frozenset = frozenset()
     given: "Field | None" = None
-    single: int | None = None
+    step: int | None = None
 
     @property
     def pairs(self) -> bool:
@@ -266,7 +266,7 @@ def two_slope_field(field: Field, mean_below: float, square_step: float) -> Fiel
 
     known = field.across
     value, slope, cross = through((value, slope, cross), relu)
-    return replace(field, value=value, slope=slope, cross=cross, gaussian=False, draw=None, given=None, single=None,
+    return replace(field, value=value, slope=slope, cross=cross, gaussian=False, draw=None, given=None,
                    across=None if known is None else across)
 
 
