@@ -215,7 +215,8 @@ def winning(count, until=0.4):
     return ((a[1:] > 0) != (a[:-1] > 0)).sum().item()
 """, "a share is between")],
     ("06", 1): [("def smp_of_budget(weights, depth):\n    return 2 * depth * weights**0.25", "got all the weights"),
-                ("def smp_of_budget(weights, depth):\n    return 2 * depth * math.sqrt(weights / depth)", "is too much"),
+                ("def smp_of_budget(weights, depth):\n    return 2 * depth * math.sqrt(weights / depth)",
+                 "is too much"),
                 ("def smp_of_budget(weights, depth):\n    return 2 * (weights / depth) ** 0.25", "is too little")],
     ("06", 2): [("def biased(beta):\n    return math.exp(-(beta**2) / 2)", "one and the same bias"),
                 ("def biased(beta):\n    return 1 / (1 + beta**2)", "is less than is left"),
@@ -361,7 +362,8 @@ def combined_smp(weights, smps):
 """, "kinks of different moments"), ("""
 def combined_smp(weights, smps):
     return math.sqrt(sum((weight * own) ** 2 for weight, own in zip(weights, smps, strict=True)))
-""", "kinks of different moments"), ("def combined_smp(weights, smps):\n    return sum(smps)", "a member's kink in the sum")],
+""", "kinks of different moments"),
+                ("def combined_smp(weights, smps):\n    return sum(smps)", "a member's kink in the sum")],
     ("10", 5): [("""
 def prices(network, found, inputs):
     return {layer.name: layer.smp.sum().item() for layer in found.layers}
@@ -370,11 +372,36 @@ def prices(network, found, inputs):
     moved = smoothing.relax(network, inputs).moved.square().mean().sqrt().item()
     return {layer.name: moved / (100 * (layer.smp.sum() / found.total.sum()).item()) for layer in found.layers}
 """, "replaced alone it comes to"), ("def prices(network, found, inputs):\n    return {}", "the layers that kink are")],
+    ("15", 1): [("""
+def motion_share(rate):
+    dense = torch.arange(20, dtype=torch.float64, device=run.device) / rate
+    return 1 - diagnosis.why(pipeline, drift, dense, outputs=eye, smp=False).shares["motion"]
+""", "of what is it the share"), ("def motion_share(rate):\n    return 23.0", "is not a share"),
+                ("def motion_share(rate):\n    return 0.2", "the closer ones bend less")],
+    ("15", 2): [("class Parabola(Pose):\n    pass", "in whole pixels"), ("""
+class Parabola(Pose):
+    def forward(self, x):
+        heat = self.unit(self.filter(x)).flatten(1)
+        best = heat.argmax(1)
+        found = []
+        for stride, place in ((1, best % 64), (64, best // 64)):
+            before, here, after = (heat.gather(1, (best + k * stride)[:, None])[:, 0] for k in (-1, 0, 1))
+            found.append(place + 0.5 - (before - after) / (2 * (before - 2 * here + after)))
+        return torch.stack(found, 1) / 64
+""", "the right way"), ("""
+class Parabola(Pose):
+    def forward(self, x):
+        return super().forward(x).flip(1)
+""", "which coordinate is which")],
+    ("15", 3): [("def recorded():\n    return tracks['as trained'][:, 0], fps", "too few"),
+                ("def recorded():\n    return torch.zeros(100), 30.0", "stands still"),
+                ("def recorded():\n    return torch.randn(100, 2), 30.0", "one output is a curve")],
     ("13", 1): [("def one_atom(strength, reach, iterations):\n    return 2 * iterations, 2.0 * iterations",
                  "does every switch reach"),
                 ("def one_atom(strength, reach, iterations):\n    return 2 * iterations, 2.0", "attribute counts 0"),
                 ("def one_atom(strength, reach, iterations):\n    return 2, 2.0", "attribute counts 12"),
-                ("def one_atom(strength, reach, iterations):\n    return 2 * iterations, 2 * strength", "is too little")],
+                ("def one_atom(strength, reach, iterations):\n    return 2 * iterations, 2 * strength",
+                 "is too little")],
     ("13", 2): [("""
 Euler.forward = lambda self, y: y + sum((y.relu() - 1) / self.steps for _ in range(self.steps))
 """, "begin where the last ended"), ("""
@@ -429,19 +456,22 @@ def switching_shares(w, first, last):
 def expected_smp(w):
     return (w[:, {first}:].norm(dim=1).sum() * {factor} / len(w)).item()
 """, sentence) for first, factor, sentence in (
-        (1, "math.sqrt(2 / math.pi)", "of the measured SMP, too little"), (0, "2 * math.sqrt(2 / math.pi)", "the signal's component"),
+        (1, "math.sqrt(2 / math.pi)", "of the measured SMP, too little"),
+        (0, "2 * math.sqrt(2 / math.pi)", "the signal's component"),
         (1, "4 / math.sqrt(math.pi)", "too little|readouts"), (1, "math.sqrt(2 / math.pi) * len(w)", "readouts"))],
     ("14", 3): [("""
 def nuisance_smp(model, first, last):
     grid = torch.linspace(0, 1, 33, dtype=torch.float64)
-    return np.mean([attribute(model, lambda t: a + t[:, None, None] * (b - a), grid).total.item() for a, b in zip(first, last)])
+    return np.mean([attribute(model, lambda t: a + t[:, None, None] * (b - a), grid).total.item()
+                    for a, b in zip(first, last)])
 """, "divided by the margin"), ("""
 def nuisance_smp(model, first, last):
     return ((model(last) - model(first)).abs().mean() / model(first).abs().mean()).item()
 """, "are all its kinks counted"), ("""
 def nuisance_smp(model, first, last):
     grid = torch.linspace(0, 1, 33, dtype=torch.float64)
-    totals = [attribute(model, lambda t: a + t[:, None, None] * (b - a), grid).total.item() for a, b in zip(first, last)]
+    totals = [attribute(model, lambda t: a + t[:, None, None] * (b - a), grid).total.item()
+              for a, b in zip(first, last)]
     return sum(totals) / model(torch.cat([first, last])).abs().mean().item()
 """, "mean of the lines")],
     ("14", 4): [("""
