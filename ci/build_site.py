@@ -50,6 +50,7 @@ def slider(figure: dict, name: str) -> str:
     """A figure with a slider, its values computed when the notebook ran, as a part of a page."""
     import plotly.io
     return plotly.io.to_html(figure, include_plotlyjs="../_static/plotly.min.js", full_html=False, div_id=name,
+                             auto_play=False,  # the page opens on the figure as the notebook drew it
                              config={"responsive": True, "displayModeBar": False}, validate=False)
 
 

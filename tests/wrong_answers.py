@@ -214,6 +214,89 @@ def winning(count, until=0.4):
         a = copy.deepcopy(network).double().conv1(path(torch.linspace(0, until, count, dtype=torch.float64)))
     return ((a[1:] > 0) != (a[:-1] > 0)).sum().item()
 """, "a share is between")],
+    ("06", 1): [("def smp_of_budget(weights, depth):\n    return 2 * depth * weights**0.25", "got all the weights"),
+                ("def smp_of_budget(weights, depth):\n    return 2 * depth * math.sqrt(weights / depth)", "is too much"),
+                ("def smp_of_budget(weights, depth):\n    return 2 * (weights / depth) ** 0.25", "is too little")],
+    ("06", 2): [("def biased(beta):\n    return math.exp(-(beta**2) / 2)", "one and the same bias"),
+                ("def biased(beta):\n    return 1 / (1 + beta**2)", "is less than is left"),
+                ("def biased(beta):\n    return 1 / (1 + beta**2) ** 0.25", "is more than is left")],
+    ("06", 3): [("""
+def predict_by_hand(model, x, slope, t):
+    into, between, readout = (model[k].weight.square().mean() for k in (0, 2, 4))
+    s, lam = into * x.square().sum(1), into * slope.square().sum(1)
+    gains = (200 * between * readout / 2, readout)
+    return [torch.trapezoid(200 * lam / (2 * math.pi * s).sqrt(), t) * (2 / math.pi * gain).sqrt() for gain in gains]
+""", "on a circle it would be right"), ("""
+def predict_by_hand(model, x, slope, t):
+    into, between, readout = (model[k].weight.square().mean() for k in (0, 2, 4))
+    s, lam, c = into * x.square().sum(1), into * slope.square().sum(1), into * (x * slope).sum(1)
+    gains = (200 * between * readout / 2, readout)
+    return [torch.trapezoid(200 * (lam - c**2 / s) / (2 * math.pi * s).sqrt(), t) * gain.sqrt() for gain in gains]
+""", "mean magnitude of a gain"), ("""
+def predict_by_hand(model, x, slope, t):
+    into, between, readout = (model[k].weight.square().mean() for k in (0, 2, 4))
+    s, lam, c = into * x.square().sum(1), into * slope.square().sum(1), into * (x * slope).sum(1)
+    gains = (200 * between * readout, readout)
+    return [torch.trapezoid(200 * (lam - c**2 / s) / (2 * math.pi * s).sqrt(), t) * (2 / math.pi * gain).sqrt()
+            for gain in gains]
+""", "to the gain"), ("""
+def predict_by_hand(model, x, slope, t):
+    into, between, readout = (model[k].weight.square().mean() for k in (0, 2, 4))
+    s, lam, c = into * x.square().sum(1), into * slope.square().sum(1), into * (x * slope).sum(1)
+    one = torch.trapezoid(200 * (lam - c**2 / s) / (2 * math.pi * s).sqrt(), t) * (2 / math.pi * readout).sqrt()
+    return one * (200 * between / 2).sqrt(), one * (200 * between).sqrt()
+""", "what does the first ReLU do")],
+    ("06", 4): [("""
+def above_the_law(model, path, times):
+    return float(predict_network(model, path, times).total[0] / attribute(model, path, times).total[0])
+""", "is it measured over predicted"), ("""
+def above_the_law(model, path, times):
+    return float(attribute(model, path, times).total[0]) / (2 * 2 * 16)
+""", "of the model's own weights")],
+    ("07", 1): [("""
+def two_ratios(curve, step):
+    read = smp(curve, step)
+    return [(read / curve.diff(n=order, dim=1).abs().sum(1)).mean() for order in (2, 1)]
+""", "which part lacks the step"), ("""
+def two_ratios(curve, step):
+    read, bending = smp(curve, step), curve.diff(n=2, dim=1).abs().sum(1) / step
+    return (read / bending).mean(), (read / (curve.diff(dim=1).abs().sum(1) / step)).mean()
+""", "has the distance the step in it"), ("""
+def two_ratios(curve, step):
+    read, bending = smp(curve, step), curve.diff(n=2, dim=1).abs().sum(1) / step
+    return (read / bending).mean(), (read / (curve.amax(1) - curve.amin(1))).mean()
+""", "to and fro")],
+    ("07", 2): [("""
+def compare(first, second):
+    each = first - second
+    return each.mean(), each.std(ddof=1), math.sqrt((first.var() + second.var()) / len(first))
+""", "single differences scatter"), ("""
+def compare(first, second):
+    apart = math.sqrt((first.var(ddof=1) + second.var(ddof=1)) / len(first))
+    return first.mean() - second.mean(), apart, apart
+""", "Is it that of the differences"), ("""
+def compare(first, second):
+    each, n = first - second, len(first)
+    return each.mean(), each.std(ddof=1) / math.sqrt(n), (first.std() + second.std()) / math.sqrt(n)
+""", "variances add")],
+    ("07", 3): [("""
+def my_regressor():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(784, 2))
+""", "something in it switches"), ("""
+def my_regressor():
+    return nn.Sequential(nn.Flatten(), nn.Linear(256, 8), nn.Tanh(), nn.Linear(8, 2))
+""", "has not learned its task")],
+    ("07", 4): [("""
+def stages(place, parts):
+    networks = [network_of(kinds[0], place, part) for part in parts]
+    totals = [float(attribute(one.model, one.recipe.path(), times).total.sum()) for one in networks]
+    return [(one.test_error, total, total) for one, total in zip(networks, totals)]
+""", "is it the mean of both"), ("""
+def stages(place, parts):
+    networks = [network_of(kinds[0], place, part) for part in reversed(parts)]
+    totals = [float(attribute(one.model, one.recipe.path(), times).total.mean()) for one in networks]
+    return [(one.test_error, total, total) for one, total in zip(networks, totals)]
+""", "in the order of the parts")],
     ("08", 1): [("def called_smooth():\n    return []", "another than you say"),
                 ("def called_smooth():\n    return [0.001, 0.01]", "another than you say")],
     ("08", 2): [("def two_aucs(judge):\n    return 0.7, 0.6", "which number is which"),
@@ -278,7 +361,8 @@ def combined_smp(weights, smps):
 """, "kinks of different moments"), ("""
 def combined_smp(weights, smps):
     return math.sqrt(sum((weight * own) ** 2 for weight, own in zip(weights, smps, strict=True)))
-""", "kinks of different moments"), ("def combined_smp(weights, smps):\n    return sum(smps)", "a member's kink in the sum")],
+""", "kinks of different moments"),
+                ("def combined_smp(weights, smps):\n    return sum(smps)", "a member's kink in the sum")],
     ("10", 5): [("""
 def prices(network, found, inputs):
     return {layer.name: layer.smp.sum().item() for layer in found.layers}
@@ -287,6 +371,30 @@ def prices(network, found, inputs):
     moved = smoothing.relax(network, inputs).moved.square().mean().sqrt().item()
     return {layer.name: moved / (100 * (layer.smp.sum() / found.total.sum()).item()) for layer in found.layers}
 """, "replaced alone it comes to"), ("def prices(network, found, inputs):\n    return {}", "the layers that kink are")],
+    ("15", 1): [("""
+def motion_share(rate):
+    dense = torch.arange(20, dtype=torch.float64, device=run.device) / rate
+    return 1 - diagnosis.why(pipeline, drift, dense, outputs=eye, smp=False).shares["motion"]
+""", "of what is it the share"), ("def motion_share(rate):\n    return 23.0", "is not a share"),
+                ("def motion_share(rate):\n    return 0.2", "the closer ones bend less")],
+    ("15", 2): [("class Parabola(Pose):\n    pass", "in whole pixels"), ("""
+class Parabola(Pose):
+    def forward(self, x):
+        heat = self.unit(self.filter(x)).flatten(1)
+        best = heat.argmax(1)
+        found = []
+        for stride, place in ((1, best % 64), (64, best // 64)):
+            before, here, after = (heat.gather(1, (best + k * stride)[:, None])[:, 0] for k in (-1, 0, 1))
+            found.append(place + 0.5 - (before - after) / (2 * (before - 2 * here + after)))
+        return torch.stack(found, 1) / 64
+""", "the right way"), ("""
+class Parabola(Pose):
+    def forward(self, x):
+        return super().forward(x).flip(1)
+""", "which coordinate is which")],
+    ("15", 3): [("def recorded():\n    return tracks['as trained'][:, 0], fps", "too few"),
+                ("def recorded():\n    return torch.zeros(100), 30.0", "stands still"),
+                ("def recorded():\n    return torch.randn(100, 2), 30.0", "one output is a curve")],
     ("13", 1): [("def one_atom(strength, reach, iterations):\n    return 2 * iterations, 2.0 * iterations",
                  "does every switch reach"),
                 ("def one_atom(strength, reach, iterations):\n    return 2 * iterations, 2.0", "attribute counts 0"),

@@ -102,15 +102,15 @@ def test_solutions_open_and_close(address, chromium):
     page.close()
 
 
-@pytest.mark.parametrize("name", ["02_relu", "03_max_pooling", "10_smoothing"])
+@pytest.mark.parametrize("name", ["02_relu", "03_max_pooling", "06_networks", "10_smoothing"])
 def test_a_slider_moves_the_figure_and_its_message(address, chromium, name):
     page = chromium.new_page()
     page.goto(f"{address}/course/{name}.html")
     page.wait_for_selector(".js-plotly-plot .slider-grip-rect")
     title, line = page.locator(".js-plotly-plot .gtitle"), page.locator(".scatterlayer .js-line").first
     before = title.text_content(), line.get_attribute("d")
-    page.locator(".js-plotly-plot .slider-rail-touch-rect").scroll_into_view_if_needed()
-    rail = page.locator(".js-plotly-plot .slider-rail-touch-rect").bounding_box()
+    page.locator(".js-plotly-plot .slider-rail-touch-rect").first.scroll_into_view_if_needed()
+    rail = page.locator(".js-plotly-plot .slider-rail-touch-rect").first.bounding_box()
     page.mouse.click(rail["x"] + 0.95 * rail["width"], rail["y"] + rail["height"] / 2)
     page.wait_for_function(f"() => document.querySelector('.js-plotly-plot .gtitle').textContent !== {before[0]!r}")
     assert line.get_attribute("d") != before[1]

@@ -49,6 +49,17 @@ def residual(seed):
     return models.he_initialise(Block().double().eval(), seed)
 
 
+def depthwise(groups, norm=False):
+    """A convolution in groups, with or without a batch norm and an upper threshold behind it."""
+    def make(seed):
+        layers = [nn.Conv2d(1, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, 2, 1, groups=groups),
+                  *([nn.BatchNorm2d(64)] if norm else []), nn.ReLU6() if norm else nn.ReLU(), nn.Conv2d(64, 64, 1),
+                  nn.ReLU(), nn.Flatten(), nn.Linear(64 * 49, 1)]
+        return models.he_initialise(nn.Sequential(*layers).double().eval(), seed)
+
+    return make
+
+
 def mlp(**settings):
     return lambda seed: models.mlp(196, seed=seed, **settings)
 
@@ -75,6 +86,9 @@ CASES = [
     ("max 5x5", cnn(depth=2, kernel=5, pooling="max"), False, 0.12, 12, 201),
     ("max line", cnn(depth=2, kernel=3, pooling="max"), True, 0.12, 12, 151),
     ("max 3/2", cnn(depth=1, kernel=3, pooling="max", pool=3, stride=2), False, 0.12, 12, 201),
+    ("depthwise", depthwise(64), False, 0.08, 12, 201),
+    ("depthwise, norm, relu6", depthwise(64, True), True, 0.08, 12, 201),
+    ("groups of four", depthwise(16), False, 0.08, 12, 201),
     ("residual", residual, False, 0.10, 12, 201),
 ]
 
@@ -236,6 +250,19 @@ def test_a_convolutions_map_of_moments_is_that_of_its_mean_over_weights(layer):
         total = total + torch.outer(y.flatten(), y.flatten())
     torch.testing.assert_close(apply(moment)[0, 0], total)
     torch.testing.assert_close(apply(torch.diagonal(moment, dim1=-2, dim2=-1))[0, 0], total.diagonal())
+
+
+def test_each_channel_of_a_depthwise_convolution_has_a_rate_of_its_own():
+    # Of 1×1 kernels each channel is a multiple of one signal, so that it passes 0 where that does: nowhere new.
+    layers = [nn.Conv1d(2, 16, 1), nn.ReLU(), nn.Conv1d(16, 16, 1, groups=16, bias=False), nn.ReLU(), nn.Flatten(),
+              nn.Linear(16, 1)]
+    torch.manual_seed(0)
+    model, path = nn.Sequential(*layers).double().eval(), paths.circle((2, 1))
+    times = torch.linspace(0, TAU, 201, dtype=F64)
+    found, truth = propagation.predict_network(model, path, times).layers, attribute(model, path, times).layers
+    assert float(truth[1].smp[0]) == 0
+    assert float(found[1].smp[0]) < 1e-6 * float(found[0].smp[0])
+    assert [layer.how for layer in found] == ["simulated", "simulated"]
 
 
 def test_it_is_quick_and_never_runs_the_model():

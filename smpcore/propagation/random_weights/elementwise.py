@@ -70,9 +70,20 @@ def unit(step, fields, run) -> Stage:
         raise ValueError(f"{step.name} has settings for {step.channels} channels, and gets {field.channels}")
 
     def rates(gaussian, rest=None):
-        made = sum(step.to(gaussian.value).view(2, 1, 1, 1) * crossing_rate(gaussian, at, rest)
+        rows = gaussian.given or gaussian
+        made = sum(step.to(rows.value).view(2, 1, 1, 1) * crossing_rate(rows, at, rest)
                    for at, step in levels(seen).items())
+        if gaussian.given is not None and seen.hinges:
+            made = made.unflatten(2, (gaussian.value.shape[1], -1)).mean(3)
         return ((run.at, run.at, made),) if step.seen.hinges else ()
+
+    def pull(passed):
+        def to_inputs(gain):
+            if field.given is not None:
+                run.passed_on[field.given.step] = through(step, field.channels, *field.draw())[2], gain
+            return [gated(gain, passed)]
+
+        return to_inputs
 
     if field.gaussian and slopes is not None:
         def draw():
@@ -83,11 +94,11 @@ def unit(step, fields, run) -> Stage:
             return Stage(replace(field, gaussian=False, draw=draw, before=field), lambda gain: [gain])
         behind = replace(two_slope_field(field, slopes.product, slopes.square_step), draw=draw)
         gate = slopes.product + slopes.square_step * both_above(field)
-        return Stage(behind, lambda gain: [gated(gain, gate)], rates(field))
+        return Stage(behind, pull(gate), rates(field))
     if field.draw is None:
         raise ValueError(f"{step.name} acts on the inputs themselves: a linear or convolutional layer has to come "
                          "before it")
-    if field.gaussian and not field.pairs:
+    if field.gaussian and not field.pairs and field.given is None:
         moments, passed = _by_quadrature(step, field)
 
         def later():
@@ -119,4 +130,4 @@ def unit(step, fields, run) -> Stage:
         even = torch.as_tensor(0.0 if slopes is None else (slopes.above**2 + slopes.below**2) / 2).to(gate)
         run.on_with_rest[step.inputs[0]] = ((squares * alive).mean(2) / alive.mean(2).clamp(min=1e-12) / apart,
                                             torch.ones_like(apart) if slopes is None else even / apart)
-    return Stage(drawn(field, y, rising), lambda gain: [gated(gain, passed)], made)
+    return Stage(drawn(field, y, rising), pull(passed), made)

@@ -1,5 +1,6 @@
 """Stages of what is linear in its inputs, and of what only arranges them."""
 
+import functools
 import math
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from smpcore.inspection.module_scope import call_site
-from smpcore.propagation.random_weights.sampling import paired, sampler
+from smpcore.propagation.random_weights.sampling import REPLICATES, paired, sampler
 from smpcore.propagation.random_weights.second_moments import (
     Field,
     adjoint,
@@ -20,7 +21,8 @@ from smpcore.propagation.random_weights.second_moments import (
 )
 from smpcore.propagation.random_weights.stage import Stage
 
-__all__ = ["batch_norm", "conv", "flatten", "identity", "linear", "linear_map", "pad", "rearrange", "residual_sum"]
+__all__ = ["batch_norm", "conv", "flatten", "identity", "is_depthwise", "linear", "linear_map", "pad", "rearrange",
+           "residual_sum"]
 
 
 def _same(gain: Tensor) -> list[Tensor]:
@@ -76,8 +78,8 @@ def conv(step, fields, run) -> Stage:
     kernel = tuple(step.settings["weight"].shape[2:])
     stride, dilation = (_each(step.settings.get(name, 1), kernel) for name in ("stride", "dilation"))
     pads = _pads(step.settings.get("padding", 0), kernel, dilation)
-    padded, sides = pad_map(field.sides, pads)
-    taps, sides = conv_map(kernel, sides, stride, dilation)
+    padded, around = pad_map(field.sides, pads)
+    taps, sides = conv_map(kernel, around, stride, dilation)
     channels, forward = step.shape[0], power * field.channels / groups
 
     def apply(moment):
@@ -86,14 +88,76 @@ def conv(step, fields, run) -> Stage:
     behind = field.map(lambda moment: forward * apply(moment),
                        lambda offset: tuple(pace * part for pace, part in zip(stride, offset, strict=True)),
                        channels=channels, sides=sides, gaussian=True, draw=None, core=None, rest=None, before=None,
-                       roots=frozenset([call_site(step.name)]))
+                       given=None, roots=frozenset([call_site(step.name)]))
     behind = shift(behind, _mean_square(step, "bias"))
     positions, backward = field.positions, power * channels / groups
 
     def pull(gain):
         return [backward * adjoint(apply, positions, gain)]
 
-    return Stage(_drawable(behind, run), pull)
+    if field.draw is None or not is_depthwise(step):
+        return Stage(_drawable(behind, run), pull)
+
+    def convolve(part, weights):
+        part = padded(part, 3).unflatten(3, around).transpose(0, 1).flatten(1, 2)
+        each = getattr(nn.functional, f"conv{len(kernel)}d")(part, weights, None, stride, 0, dilation,
+                                                             part.shape[1] // weights.shape[1])
+        return each.flatten(2).unflatten(1, (REPLICATES, -1)).transpose(0, 1)
+
+    return _depthwise(step, field, behind, run, pull, apply, convolve)
+
+
+def _depthwise(step, field: Field, behind: Field, run, pull, apply, convolve) -> Stage:
+    """A convolution of which each channel reads few others, whose size is its own.
+
+    Over draws of the weights its output is Gaussian given what it reads: the moments given each draw of that,
+    K = σ_w² Σ x², are kept, since a mean over channels of rates, which go with √K, is not the rate of the mean K. A
+    gain to what it reads is a sum of few as well, so its mean magnitude is taken of draws: the same weights' transpose,
+    on Gaussian gains behind the next unit, times that unit's derivatives.
+
+    ``pull`` and ``apply`` are those of any convolution, ``convolve(draws, weights)`` takes weights of their own for
+    each draw.
+    """
+    weight, groups, power, bias = (step.settings["weight"], step.settings["groups"], _mean_square(step, "weight"),
+                                   _mean_square(step, "bias"))
+    few, several, at = weight.shape[1], step.shape[0] // groups, run.at
+    values, slopes = (part[:, :, :part.shape[2] // few * few] for part in field.draw())
+    count, generator = values.shape[2] // few, torch.Generator().manual_seed(run.next_seed())
+
+    def normal(square, *shape):
+        return math.sqrt(square) * torch.randn(shape, generator=generator, dtype=torch.float64).to(values)
+
+    weights = normal(power, REPLICATES * count * several, *weight.shape[1:])
+    biases = normal(bias, REPLICATES, 1, count * several, 1)
+
+    def given(one, other):
+        return power * apply((one * other).unflatten(2, (count, few)).sum(3).flatten(1, 2))
+
+    each = Field(given(values, values) + bias, given(slopes, slopes), given(slopes, values), 1, behind.sides, step=at)
+
+    def pull_apart(gain):
+        (alone,) = pull(gain)
+        drawn = run.gains_behind(at, gain, count * several)
+        found = adjoint(lambda part: convolve(part, weights), field.positions, drawn, count * few)
+        square = several * power * adjoint(apply, field.positions, (drawn**2).flatten(1, 2)).unflatten(
+            1, drawn.shape[1:3]).mean(2).clamp(min=1e-300)
+        shares = (found**2).mean(2) / square, math.pi / 2 * found.abs().mean(2)**2 / square
+        return [tuple(alone * (share if alone.dim() == 3 else (share[..., None] * share[..., None, :]).sqrt())
+                      for share in shares)]
+
+    # Where all that a unit reads is 0, its derivative is that on the side to which its weights take it from there.
+    least = 1e-9 * field.value.mean().sqrt()
+    draw = functools.cache(lambda: (convolve(values + least, weights) + biases, convolve(slopes, weights)))
+    return Stage(replace(behind, draw=draw, given=each), pull_apart)
+
+
+# Channels in a group up to which a convolution's output has a scale of its own in every channel.
+_FEW = 8
+
+
+def is_depthwise(step) -> bool:
+    """Whether each channel of a convolution reads so few others that its size is its own."""
+    return step.op == "conv" and step.settings.get("groups", 1) > 1 and step.settings["weight"].shape[1] <= _FEW
 
 
 def _each(value, like: tuple) -> tuple[int, ...]:
@@ -128,7 +192,7 @@ def _moved(field: Field, apply, sides, run, across=None) -> Stage:
 
     core = None if field.core is None else field.core.map(apply, across, sides=sides)
     behind = field.map(apply, across, sides=sides, core=core, draw=drawn(field.draw), rest=drawn(field.rest),
-                       before=None)
+                       before=None, given=None)
     return Stage(behind, lambda gain: [adjoint(apply, field.positions, gain)])
 
 
@@ -150,16 +214,25 @@ def batch_norm(step, fields, run) -> Stage:
     if offset > 0 and not field.gaussian:
         raise ValueError(f"{step.name} shifts a map that is not Gaussian of mean 0: only a batch norm directly behind "
                          "a linear or convolutional layer may have means or biases")
-    behind = scaled(field, power, offset, core=None if field.core is None else scaled(field.core, power), before=None)
-    if field.gaussian:
+    behind = scaled(field, power, offset, core=None if field.core is None else scaled(field.core, power), before=None,
+                    given=None if field.given is None else scaled(field.given, power, offset))
+    if field.gaussian and field.given is None:
         behind = _drawable(behind, run)
     else:
-        behind = replace(behind, draw=_times(field.draw, math.sqrt(power)), rest=_times(field.rest, math.sqrt(power)))
+        draw = _times(field.draw, math.sqrt(power), offset, run.next_seed())
+        behind = replace(behind, draw=draw, rest=_times(field.rest, math.sqrt(power)))
     return Stage(behind, lambda behind_gain: [power * behind_gain])
 
 
-def _times(draw, factor: float):
-    return None if draw is None else lambda: tuple(factor * part for part in draw())
+def _times(draw, factor: float, offset: float = 0.0, seed: int = 0):
+    """Draws times a factor, and a constant of the mean square ``offset`` added to each channel's values."""
+    def scaled_draws():
+        values, slopes = draw()
+        white = torch.randn(values.shape[0], 1, values.shape[2], 1, generator=torch.Generator().manual_seed(seed),
+                            dtype=torch.float64)
+        return factor * values + math.sqrt(offset) * white.to(values), factor * slopes
+
+    return None if draw is None else functools.cache(scaled_draws)
 
 
 def residual_sum(step, fields, run) -> Stage:

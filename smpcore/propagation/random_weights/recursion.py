@@ -11,7 +11,7 @@ from smpcore.propagation.layer_graph import Step
 from smpcore.propagation.random_weights import linear
 from smpcore.propagation.random_weights.elementwise import unit
 from smpcore.propagation.random_weights.max_pool import max_pool
-from smpcore.propagation.random_weights.sampling import REPLICATES, draws_for
+from smpcore.propagation.random_weights.sampling import REPLICATES, amplitudes, draws_for
 from smpcore.propagation.random_weights.second_moments import Field, diagonal, shifted
 from smpcore.propagation.random_weights.stage import Stage
 
@@ -41,6 +41,8 @@ _ROOM, _MOST, _DRAWN = 1 << 22, 1 << 26, 1 << 25
 # Positions of a map of which all pairs are carried.
 _LARGEST = 2500
 _HALF_NORMAL = math.sqrt(2 / math.pi)
+# What passes every gain on by itself, and so its mean magnitude as well.
+_ONE_FOR_ONE = {"pad", "batch norm", "identity"}
 _JOINS = {"average pool", "adaptive average pool", "mean", "upsample"}
 
 
@@ -62,11 +64,21 @@ class Run:
         # Of a sum of a Gaussian map and another: the mean squared derivative of the unit behind, over its mean, where
         # the other is not 0, and where it is.
         self.on_with_rest: dict[int, tuple[Tensor, Tensor]] = {}
+        # Of a depthwise convolution: draws of the derivative of the unit behind it, and the squared gains behind that.
+        self.passed_on: dict[int, tuple[Tensor, Tensor]] = {}
         self.users = [[n for n, step in enumerate(steps) if at in step.inputs] for at in range(len(steps))]
 
     def next_seed(self) -> int:
         self.draws += 1
         return 7919 * self.draws
+
+    def gains_behind(self, at: int, gain: Tensor, count: int) -> Tensor:
+        """``(R, P, count, N)``: gains behind a depthwise convolution, drawn; through the unit there, if there is one.
+
+        They are those to the channels of the next layer, many, and so Gaussian before the unit's derivative.
+        """
+        derivative, behind = self.passed_on.pop(at, (1.0, gain))
+        return amplitudes(behind, count, self.next_seed()) * derivative
 
     def pool_behind(self) -> bool:
         """Whether a max pooling alone reads this step."""
@@ -134,7 +146,7 @@ def walk(steps: list[Step], inputs: tuple[Tensor, Tensor]) -> list[LayerRates]:
     sizes = [_positions(step) for step in steps]
     largest = max(size**2 if level == _ALL else size for size, level in zip(sizes, needed, strict=True))
     at_once = max(1, _ROOM // (8 * largest), min(8, _MOST // (8 * largest)))
-    if any(step.op in ("max pool", "sum") for step in steps):
+    if any(step.op in ("max pool", "sum") or linear.is_depthwise(step) for step in steps):
         at_once = min(at_once, max(1, _DRAWN // (8 * REPLICATES * max(size * draws_for(size) for size in sizes))))
     parts = []
     for start in range(0, len(inputs[0]), at_once):
@@ -202,10 +214,12 @@ def _backward(steps, stages, counts, first: Field) -> list:
     for n in range(end - 1, 0, -1):
         if gains[n] is None or stages[n] is None:
             continue
-        gain, direct, _ = gains[n]
+        gain, direct, kink = gains[n]
         direct = direct and steps[n].op not in ("linear", "conv")
         for at, part in zip(steps[n].inputs, stages[n].pull(gain), strict=True):
             part, at_kink = part if isinstance(part, tuple) else (part, part)
+            if kink is not gain and steps[n].op in _ONE_FOR_ONE:
+                (at_kink,) = stages[n].pull(kink)
             if gains[at] is None:
                 gains[at] = (part, direct, at_kink)
             else:
@@ -228,7 +242,7 @@ def _gains_meet(steps: list[Step]) -> bool:
         if step.op == "adaptive average pool":
             return any(before % behind for before, behind in zip(steps[step.inputs[0]].shape[1:], step.shape[1:],
                                                                  strict=True))
-        return step.op == "upsample"
+        return step.op == "upsample" or linear.is_depthwise(step)
 
     return any(map(overlaps, steps)) and max(map(_positions, steps)) <= _LARGEST
 

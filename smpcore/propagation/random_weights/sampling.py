@@ -1,5 +1,6 @@
 """Gaussian fields drawn, values and slopes together, and second moments taken of draws."""
 
+import functools
 from dataclasses import replace
 
 import torch
@@ -8,7 +9,8 @@ from torch import Tensor
 from smpcore.propagation.closed_forms.orthant import symmetric_root
 from smpcore.propagation.random_weights.second_moments import Field, diagonal
 
-__all__ = ["REPLICATES", "drawn", "draws_for", "moments_of", "paired", "sampler", "windows_drawn"]
+__all__ = ["REPLICATES", "amplitudes", "drawn", "draws_for", "moments_of", "paired", "sampler",
+           "windows_drawn"]
 
 #: Independent sets of draws: each is carried to the end by itself, and their scatter is the Monte Carlo error.
 REPLICATES = 4
@@ -30,14 +32,17 @@ def paired(*draws: tuple[Tensor, Tensor]) -> list[tuple[Tensor, ...]]:
 
 def sampler(field: Field, seed: int):
     """A function that draws a Gaussian field: the same numbers at every call and every time."""
-    kept = []
+    return functools.cache(lambda: _gaussian(field, seed))
 
-    def draw() -> tuple[Tensor, Tensor]:
-        if not kept:
-            kept.append(_gaussian(field, seed))
-        return kept[0]
 
-    return draw
+def amplitudes(square: Tensor, count: int, seed: int) -> Tensor:
+    """Gaussian numbers ``(R, P, count, N)`` of these mean squares ``(R, P, N)``, or of pairs."""
+    generator = torch.Generator().manual_seed(seed)
+    white = torch.randn(REPLICATES, 1, count, square.shape[-1], generator=generator, dtype=torch.float64).to(square)
+    if square.dim() == 3:
+        return white * square.clamp(min=0).sqrt()[:, :, None]
+    size = diagonal(square).mean(-1).clamp(min=1e-300).sqrt()[..., None, None]
+    return size * (white @ _factor(square / size**2).mT)
 
 
 def _gaussian(field: Field, seed: int) -> tuple[Tensor, Tensor]:
@@ -93,7 +98,7 @@ def drawn(field: Field, values: Tensor, slopes: Tensor, **changes) -> Field:
     """A field known by its draws."""
     value, slope, cross = moments_of(values, slopes, field.pairs)
     return replace(field, value=value, slope=slope, cross=cross, gaussian=False, core=None, rest=None,
-                   before=None, across=None, draw=lambda: (values, slopes), **changes)
+                   before=None, across=None, given=None, draw=lambda: (values, slopes), **changes)
 
 
 def moments_of(values: Tensor, slopes: Tensor, pairs: bool) -> tuple[Tensor, Tensor, Tensor]:

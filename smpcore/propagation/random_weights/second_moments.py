@@ -44,6 +44,11 @@ class Field:
         Of a two-slope unit's output: the Gaussian field before the unit.
     roots
         The weight layers whose draws it depends on directly: fields without a common one are uncorrelated.
+    given
+        Behind a depthwise convolution: the three moments given each draw of what it reads, one row ``P M`` for each.
+        Channels are Gaussian only given these.
+    step
+        Of ``given``: the number of that convolution's step.
     """
 
     value: Tensor
@@ -59,6 +64,8 @@ class Field:
     before: "Field | None" = None
     rest: Callable | None = None
     roots: frozenset = frozenset()
+    given: "Field | None" = None
+    step: int | None = None
 
     @property
     def pairs(self) -> bool:
@@ -214,9 +221,9 @@ def linear_positions(matrix: Tensor) -> Callable:
     return apply
 
 
-def adjoint(function: Callable, sides_before: int, behind: Tensor) -> Tensor:
-    """The transpose of a linear function of moments, applied to the mean squared gains behind it."""
-    shape = (*behind.shape[:2], *[sides_before] * (behind.dim() - 2))
+def adjoint(function: Callable, before: int, behind: Tensor, draws: int | None = None) -> Tensor:
+    """The transpose of a linear function of moments, applied to the mean squared gains behind it; or of draws."""
+    shape = (*behind.shape[:2], *([before] * (behind.dim() - 2) if draws is None else (draws, before)))
     start = torch.zeros(shape, dtype=behind.dtype, device=behind.device, requires_grad=True)
     with torch.enable_grad():
         (result,) = torch.autograd.grad(function(start), start, behind)
@@ -259,7 +266,7 @@ def two_slope_field(field: Field, mean_below: float, square_step: float) -> Fiel
 
     known = field.across
     value, slope, cross = through((value, slope, cross), relu)
-    return replace(field, value=value, slope=slope, cross=cross, gaussian=False, draw=None,
+    return replace(field, value=value, slope=slope, cross=cross, gaussian=False, draw=None, given=None,
                    across=None if known is None else across)
 
 
