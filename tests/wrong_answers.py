@@ -215,7 +215,8 @@ def winning(count, until=0.4):
     return ((a[1:] > 0) != (a[:-1] > 0)).sum().item()
 """, "a share is between")],
     ("06", 1): [("def smp_of_budget(weights, depth):\n    return 2 * depth * weights**0.25", "got all the weights"),
-                ("def smp_of_budget(weights, depth):\n    return 2 * depth * math.sqrt(weights / depth)", "is too much"),
+                ("def smp_of_budget(weights, depth):\n    return 2 * depth * math.sqrt(weights / depth)",
+                 "is too much"),
                 ("def smp_of_budget(weights, depth):\n    return 2 * (weights / depth) ** 0.25", "is too little")],
     ("06", 2): [("def biased(beta):\n    return math.exp(-(beta**2) / 2)", "one and the same bias"),
                 ("def biased(beta):\n    return 1 / (1 + beta**2)", "is less than is left"),
@@ -399,7 +400,8 @@ class Parabola(Pose):
                  "does every switch reach"),
                 ("def one_atom(strength, reach, iterations):\n    return 2 * iterations, 2.0", "attribute counts 0"),
                 ("def one_atom(strength, reach, iterations):\n    return 2, 2.0", "attribute counts 12"),
-                ("def one_atom(strength, reach, iterations):\n    return 2 * iterations, 2 * strength", "is too little")],
+                ("def one_atom(strength, reach, iterations):\n    return 2 * iterations, 2 * strength",
+                 "is too little")],
     ("13", 2): [("""
 Euler.forward = lambda self, y: y + sum((y.relu() - 1) / self.steps for _ in range(self.steps))
 """, "begin where the last ended"), ("""
@@ -454,19 +456,22 @@ def switching_shares(w, first, last):
 def expected_smp(w):
     return (w[:, {first}:].norm(dim=1).sum() * {factor} / len(w)).item()
 """, sentence) for first, factor, sentence in (
-        (1, "math.sqrt(2 / math.pi)", "of the measured SMP, too little"), (0, "2 * math.sqrt(2 / math.pi)", "the signal's component"),
+        (1, "math.sqrt(2 / math.pi)", "of the measured SMP, too little"),
+        (0, "2 * math.sqrt(2 / math.pi)", "the signal's component"),
         (1, "4 / math.sqrt(math.pi)", "too little|readouts"), (1, "math.sqrt(2 / math.pi) * len(w)", "readouts"))],
     ("14", 3): [("""
 def nuisance_smp(model, first, last):
     grid = torch.linspace(0, 1, 33, dtype=torch.float64)
-    return np.mean([attribute(model, lambda t: a + t[:, None, None] * (b - a), grid).total.item() for a, b in zip(first, last)])
+    return np.mean([attribute(model, lambda t: a + t[:, None, None] * (b - a), grid).total.item()
+                    for a, b in zip(first, last)])
 """, "divided by the margin"), ("""
 def nuisance_smp(model, first, last):
     return ((model(last) - model(first)).abs().mean() / model(first).abs().mean()).item()
 """, "are all its kinks counted"), ("""
 def nuisance_smp(model, first, last):
     grid = torch.linspace(0, 1, 33, dtype=torch.float64)
-    totals = [attribute(model, lambda t: a + t[:, None, None] * (b - a), grid).total.item() for a, b in zip(first, last)]
+    totals = [attribute(model, lambda t: a + t[:, None, None] * (b - a), grid).total.item()
+              for a, b in zip(first, last)]
     return sum(totals) / model(torch.cat([first, last])).abs().mean().item()
 """, "mean of the lines")],
     ("14", 4): [("""
