@@ -51,7 +51,7 @@ def slider(figure: dict, name: str) -> str:
     import plotly.io
     return plotly.io.to_html(figure, include_plotlyjs="../_static/plotly.min.js", full_html=False, div_id=name,
                              auto_play=False,  # the page opens on the figure as the notebook drew it
-                             # It is drawn before the columns are laid out, so it is fitted into its own afterwards.
+                             # Drawn before the page's columns are laid out, it is fitted into its own afterwards.
                              post_script="new ResizeObserver(() => Plotly.Plots.resize('{plot_id}'))"
                                          ".observe(document.getElementById('{plot_id}'));",
                              config={"responsive": True, "displayModeBar": False}, validate=False)

@@ -21,7 +21,7 @@ LARGEST = 500_000
 # Lines of code that a reader sees before the first figure: more than these are set-up, and fold away.
 FIRST_LINES = 12
 # Notebooks that keep to the clauses on checked answers and on the lines before the first figure; the others follow.
-FINISHED = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "10", "11", "13", "14", "15", "90")
+FINISHED = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "10", "11", "12", "13", "14", "15", "90")
 # By tag: what JupyterLab hides of such a cell until the reader unfolds it.
 FOLDS = {"solution": ("source_hidden", "outputs_hidden"), "hide-input": ("source_hidden",)}
 _PLACE = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users|mnt|usr)/|[A-Z]:\\\\")

@@ -372,6 +372,65 @@ def prices(network, found, inputs):
     moved = smoothing.relax(network, inputs).moved.square().mean().sqrt().item()
     return {layer.name: moved / (100 * (layer.smp.sum() / found.total.sum()).item()) for layer in found.layers}
 """, "replaced alone it comes to"), ("def prices(network, found, inputs):\n    return {}", "the layers that kink are")],
+    ("12", 1): [("""
+def three_numbers(thresholds, weights):
+    return sum(map(abs, weights)), sum(map(abs, weights)), sum(map(abs, weights))
+""", "which jumps does the line meet"), ("""
+def three_numbers(thresholds, weights):
+    jump = {place: sum(w for tau, w in zip(thresholds, weights) if tau == place) for place in thresholds}
+    read = sum(abs(height) for place, height in jump.items() if 0 < place < 1)
+    return sum(map(abs, weights)), read, read
+""", "no network with a penalty of"), ("""
+def three_numbers(thresholds, weights):
+    jump = {place: sum(w for tau, w in zip(thresholds, weights) if tau == place) for place in thresholds}
+    read = sum(abs(height) for place, height in jump.items() if 0 < place < 1)
+    return sum(map(abs, weights)), read, sum(map(abs, weights))
+""", "are all units needed"), ("""
+def three_numbers(thresholds, weights):
+    return sum(map(abs, weights)), abs(sum(weights)), abs(sum(weights))
+""", "one down elsewhere cancel"), ("def three_numbers(thresholds, weights):\n    return (abs(sum(weights)),) * 3",
+                             "charges each unit by itself")],
+    ("12", 2): [(f"""
+def forward(self, x):
+    potential, total = torch.full_like(x, {start}), 0
+    for _ in range(self.steps):
+        potential = potential + x
+        spike = {spike}
+        potential, total = {left}, total + spike
+    return total{share}
+
+Neuron.forward = forward
+""", sentence) for start, spike, left, share, sentence in (
+        (0.0, "self.unit(potential - 1)", "potential - spike", " / self.steps", "where does the potential start"),
+        (0.5, "self.unit(potential - 1)", "potential * (1 - spike)", " / self.steps", "more than the threshold"),
+        (0.5, "self.unit(potential - 1)", "potential", " / self.steps", "more than the threshold, or less"),
+        (0.5, "self.unit(potential - 1)", "potential - spike", "", "at most one spike"),
+        (0.5, "potential.clamp(0, 1)", "potential - spike", " / self.steps", "whole number of spikes"))],
+    ("12", 3): [(f"""
+def started_at(model, share):
+    class Started(torch.nn.Module):
+        def forward(self, grid):
+            first, second, last = model.cnn.layers
+            low, high = model.thresholds
+            current, total = first(grid), 0
+            one, two = torch.full_like(current, {first} * low), torch.full_like(current, {second} * high)
+            for _ in range(model.steps):
+                one = one + current
+                spikes = low * (one >= low)
+                one, two = one - spikes, two + second(spikes)
+                spikes = high * (two >= high)
+                two, total = two - spikes, total + spikes
+            return model.cnn.place(last(total / model.steps))
+
+    (error, frame_way, way), many = seen(Started())
+    return {answer}
+""", sentence) for first, second, answer, sentence in (
+        ("0.5", "0.5", "error, way", "do both layers start"), ("share", "0.5", "error, way", "do both layers start"),
+        ("share", "share", "error**2, way", "root of the mean square"),
+        ("share", "share", "error, frame_way", "on the fine stretch"),
+        ("share", "share", "error, variation(many).sum().item() * 100", "divided by the car's"),
+        ("share", "share", "error, (many[-1] - many[0]).abs().sum() / variation(place(stretch)).sum()",
+         "count by its size"))],
     ("15", 1): [("""
 def motion_share(rate):
     dense = torch.arange(20, dtype=torch.float64, device=run.device) / rate

@@ -172,6 +172,8 @@ class Attribution:
         return suggest(self, reduction, output)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
               outputs: Sequence[int] | Callable | None = None, chunk: int | str = "auto",
               dtype: torch.dtype = torch.float64) -> Attribution:

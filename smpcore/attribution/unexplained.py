@@ -41,6 +41,8 @@ _DOUBT = 0.05
 _ROUNDS, _CHECKS, _ONE_OF, _MORE, _BUDGET, _BEYOND, _HELD = 12, 3, 64, 2, 1, 64, 32_000_000
 #: How far beside a moment an interval is cut, as a part of it; where else; and samples for each interval, at most.
 _BESIDE, _EVENLY, _AGAIN = 1e-5, (0.5,), 8
+#: How many units in the last place a value may be off by: it is a sum of many terms.
+_ULPS = 64
 #: Slopes that differ by rounding at neighbouring numbers are known to so many times that.
 _ROUNDING = 1e5
 #: Places of the path at which that is seen.
@@ -100,7 +102,11 @@ class Course:
     @property
     def scale(self) -> Tensor:
         """``(m,)`` each output's steepest slope, or its total, or what rounding leaves in doubt, where that is more."""
+        # A slope that changes a value by less than its rounding, over the whole path, is rounding itself.
+        kind = self.values.dtype
+        unseen = _ULPS * torch.finfo(kind).eps / _LEAST.get(kind, 1e-1) / float(self.times[-1] - self.times[0])
         size = torch.maximum(self.total, self.slopes.abs().amax(0)).clamp_min(1e-300)
+        size = torch.maximum(size, unseen * self.values.abs().amax(0))
         return size if self.rounding is None else torch.maximum(size, _ROUNDING * self.rounding)
 
     def know_rounding(self, measure: Callable[..., Part]) -> None:

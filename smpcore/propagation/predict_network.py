@@ -158,6 +158,8 @@ class NetworkPrediction:
         return pd.DataFrame(rows, columns=["layer", "kind", "output", "smp", "smp_se", "kinks", "how"])
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def predict_network(model: nn.Module, path: Callable[[Tensor], Tensor], times: Tensor, *, moments: str = "weights",
                     reference: Callable[[Tensor], Tensor] | None = None) -> NetworkPrediction:
     """Expected SMP of a network's outputs along a path, without running it.

@@ -47,6 +47,8 @@ def curvature_penalty(model: Callable[[Tensor], Tensor], inputs: Tensor, directi
     return (ahead - 2 * here + behind).abs().mean() / step**2
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 @checked(model=FUNCTION, x0=TENSOR, x1=TENSOR)
 def expected_smp(model: nn.Module | Callable[[Tensor], Tensor], x0: Tensor, x1: Tensor) -> Tensor:
     """Mean SMP of the straight lines between pairs of inputs, estimated from their ends and middles alone.

@@ -12,6 +12,8 @@ from torch.nn.utils import prune
 
 from smpcore import attribute, models, paths
 from smpcore.models import FACE_INPUT, REFERENCE_SMP
+from smpcore.propagation import predict_network
+from smpcore.smoothing import expected_smp
 
 pytestmark = pytest.mark.numeric
 
@@ -269,3 +271,18 @@ def test_the_same_on_a_gpu(name):
     here = attribute(model, path, TIMES)
     there = attribute(model.cuda(), paths.line(start.cuda(), end.cuda()), TIMES)
     torch.testing.assert_close(there.total.cpu(), here.total, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_gradients_that_are_switched_off_by_the_caller_change_nothing(without):
+    model, times = models.mlp(3, width=8, depth=2), torch.linspace(0, 1, 33)
+    start, end = torch.tensor([[1.0, -0.5, 0.3], [-0.8, 0.6, 0.4]]).double()
+    measures = [lambda: attribute(model, paths.line(start, end), times).total,
+                lambda: predict_network(model, paths.line(start, end), times).total,
+                lambda: expected_smp(model.double(), start[None], end[None])]
+    free = [measure().detach() for measure in measures]
+    with without():
+        held = [measure().detach().clone() for measure in measures]
+    for one, other in zip(free, held, strict=True):
+        assert bool(one.any())
+        torch.testing.assert_close(one, other)

@@ -255,6 +255,7 @@ ROUNDED = {
     "a difference": lambda x, a: (3.3 * x @ a).tanh() - (3 * (1.1 * x) @ a).tanh(),
     "the sum of softmax": lambda x, a: F.relu(x @ a).softmax(1).sum(1, keepdim=True),
     "the mean of a layer norm": lambda x, a: F.layer_norm(F.relu(x @ a), (8,)).mean(1, keepdim=True),
+    "a corner under a value's rounding": lambda x, a: 0.1 + 1e-18 * torch.sqrt((x @ a) ** 2),
     "the parts of a number": lambda x, a: F.relu(x @ a) / 3 - F.relu(-x @ a) / 3 - x @ a / 3,
 }
 
