@@ -20,8 +20,6 @@ COMMON = ("seed", "device", "output_dir")
 LARGEST = 500_000
 # Lines of code that a reader sees before the first figure: more than these are set-up, and fold away.
 FIRST_LINES = 12
-# Notebooks that keep to the clauses on checked answers and on the lines before the first figure; the others follow.
-FINISHED = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "10", "11", "12", "13", "14", "15", "90")
 # By tag: what JupyterLab hides of such a cell until the reader unfolds it.
 FOLDS = {"solution": ("source_hidden", "outputs_hidden"), "hide-input": ("source_hidden",)}
 _PLACE = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users|mnt|usr)/|[A-Z]:\\\\")
@@ -72,10 +70,10 @@ def problems(path: Path) -> list[str]:
     for heading in ("summary", "exercises", "references"):
         if not re.search(rf"^#+ .*{heading}", ending, re.M):
             found.append(f"it has no heading with {heading}")
-    found += _exercises(cells, ("exercise", "solution", "check")[:3 if path.name[:2] in FINISHED else 2])
+    found += _exercises(cells)
     found += [f"cell {cell.id} is not folded: ci/notebooks.py --fold does it" for cell in code if not _folded(cell)]
     visible = _lines_before_figure(code)
-    if visible > FIRST_LINES and path.name[:2] in FINISHED:
+    if visible > FIRST_LINES:
         found.append(f"a reader sees {visible} lines of code before the first figure, more than {FIRST_LINES}: "
                      "tag what sets up with hide-input")
     if len(tagged("main-figure")) != 1:
@@ -90,8 +88,9 @@ def problems(path: Path) -> list[str]:
     return [f"{path.name}: {sentence}" for sentence in found]
 
 
-def _exercises(cells, tags) -> list[str]:
+def _exercises(cells) -> list[str]:
     """Each exercise's cell is followed by its solution's, and that by a check of the answer."""
+    tags = ("exercise", "solution", "check")
     order = [(tag, cell.id) for cell in cells if cell.cell_type == "code"
              for tag in tags if tag in cell.metadata.get("tags", [])]
     counts = [sum(found == tag for found, _ in order) for tag in tags]

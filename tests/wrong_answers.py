@@ -316,6 +316,52 @@ def two_aucs(judge):
                 ("def more_features(rows):\n    return 0 * rows[:, :1]", "tells nothing"),
                 ("def more_features(rows):\n    return rows[:, :1] - rows[:, :1].mean()",
                  "depend on the other curves")],
+    ("09", 1): [("def factors(scale, speed):\n    return scale * speed, 1.0", "SMP per distance changes by another"),
+                ("def factors(scale, speed):\n    return speed, speed", "SMP changes by another factor")],
+    ("09", 2): [("""
+def orbit(t):
+    pixel = torch.arange(28.0)
+    turn = [6.283185307179586 * each for each in t.tolist()]
+    return torch.stack([torch.exp(-((pixel[:, None] - 13.5 - 7 * torch.tensor(a).sin())**2
+                                    + (pixel - 13.5 - 7 * torch.tensor(a).cos())**2) / 18)[None] for a in turn])
+""", "the slope is lost"), ("""
+def orbit(t):
+    pixel, turn = torch.arange(28.0).to(t), 6.283185307179586 * t[:, None, None]
+    down, across = pixel[:, None] - (13.5 + 7 * turn.sin()).round(), pixel - (13.5 + 7 * turn.cos()).round()
+    return torch.exp(-(down**2 + across**2) / 18)[:, None]
+""", "the slope 0 wherever"), ("""
+def orbit(t):
+    pixel, row, column = torch.arange(28.0).to(t), 13.5 + 7 * torch.sin(t), 13.5 + 7 * torch.cos(t)
+    down, across = pixel[:, None] - row[:, None, None], pixel - column[:, None, None]
+    return torch.exp(-(down**2 + across**2) / 18)[:, None]
+""", "how long is a turn"), ("""
+def orbit(t):
+    pixel, turn = torch.arange(28.0).to(t), 4 * torch.pi * t[:, None, None]
+    down, across = pixel[:, None] - 13.5 - 7 * turn.sin(), pixel - 13.5 - 7 * turn.cos()
+    return torch.exp(-(down**2 + across**2) / 18)[:, None]
+""", "an eighth of the turn")],
+    ("09", 3): [("OneInput.forward = lambda self, joint: self.controller(joint[:, :3], joint[:, 3:])",
+                 "it returns a tuple"),
+                ("OneInput.forward = lambda self, joint: self.controller(joint[:, 2:], joint[:, :2])[0]",
+                 "which columns go where"),
+                ("OneInput.forward = lambda self, joint: self.controller(joint[:, :3], joint[:1, 3:])[0]",
+                 "only the first row is right"),
+                ("OneInput.forward = lambda self, joint: self.controller(joint[:, :3], 0 * joint[:, 3:] + torch.tensor("
+                 "joint[:, 3:].tolist()).to(joint))[0]",
+                 "what is cut off")],
+    ("09", 4): [("""
+def judged(model):
+    one = attribute(model, models.load_path("smpcore.models:reference_line"),
+                    torch.linspace(0, 1, 201, dtype=torch.float64, device=run.device))
+    return one.total.item(), (one.total / (one.values[-1] - one.values[0]).abs()).item()
+""", "the way back counts"), ("""
+def judged(model):
+    one = attribute(model, models.load_path("smpcore.models:reference_line"),
+                    torch.linspace(0, 1, 201, dtype=torch.float64, device=run.device))
+    return one.total.item(), (one.total / one.values.diff(dim=0).abs().mean()).item()
+""", "your distance is")],
+    ("09", 5): [("def two_pictures():\n    return torch.stack(models.reference_line())", "the max poolings make 7"),
+                ("def two_pictures():\n    return torch.ones(2, 1, 28, 28)", "nothing moves")],
     ("10", 1): [("def softest(limit):\n    return 4.0", "is not the smallest that does"),
                 ("def softest(limit):\n    return 0.5", "which is more"),
                 ("def softest(limit):\n    return {b: mean_movement(b) <= limit for b in (4.0, 2.0, 1.0, 0.5)}",

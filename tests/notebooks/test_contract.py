@@ -42,9 +42,7 @@ def a_good_notebook():
 
 def of(notebook, tmp_path):
     nbformat.write(notebook, tmp_path / "01_case.ipynb")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(contract, "FINISHED", ("01",))
-        return contract.problems(tmp_path / "01_case.ipynb")
+    return contract.problems(tmp_path / "01_case.ipynb")
 
 
 def test_a_good_notebook_has_no_problem(tmp_path):
