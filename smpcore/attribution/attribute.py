@@ -218,8 +218,9 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
     Slopes and gains are read at the samples beside a switch, so that a figure is exact where they are constant between
     samples, and else off by about `Attribution.unexplained`. A few intervals are measured again by themselves, beside
     the moments at which units switch: where that adds more than 5% to a total, and to the steepest slope, or where
-    gains differ by so much, more of them are, until there are as many as ``times`` and 64 beyond. What may be
-    missing then is extrapolated from these, and warned of (`SamplingWarning`) where it is over 5%.
+    gains differ by so much, more of them are, until there are as many as ``times`` and 64 beyond, or fewer beyond where
+    a model's layers hold more than half a million numbers for one sample. What may be missing then is extrapolated from
+    these, and warned of (`SamplingWarning`) where it is over 5%.
 
     Where a gain vanishes at the kink itself, as in ``relu(x)**2``, which has none, what is left is of the order of the
     spacing: it halves with twice as many samples.
