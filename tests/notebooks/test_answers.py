@@ -4,7 +4,6 @@ Of a notebook only those cells are run that its exercises need, with the paramet
 """
 
 import ast
-import re
 
 import nbformat
 import pytest
