@@ -285,7 +285,7 @@ ELSEWHERE = {
                      "recipes", "probability_kinked", "verdict", "scipy_composition", "forensics.features",
                      "diagnose_curve", "read_curve"], "works on the host"),
     **dict.fromkeys(["autocovariance", "slope_variance", "picture_covariances"], "is the input of other cases"),
-    **dict.fromkeys(["Run", "start", "load", "load_picture"], "reads or writes files"),
+    **dict.fromkeys(["Run", "start", "load", "load_picture", "carried_weights"], "reads or writes files"),
     **dict.fromkeys(["plotting.*", "draw_course", "draw_shares", "write_page"], "draws"),
     **dict.fromkeys(["arguments.*"], "is about arguments, before anything is computed"),
     **dict.fromkeys(["inspection.*"], "is asked of whole models inside every case of attribute"),
