@@ -20,15 +20,17 @@ SLOW_PLACES = ("ci/test_run.py", "ci/test_sweep.py", "ci/test_executors.py", "ci
                "diagnosis/test_report.py", "experiments/test_architectures.py", "experiments/test_iterated_systems.py",
                "experiments/test_jumping_systems.py", "experiments/test_learning_systems.py",
                "experiments/test_regressors.py", "forensics",
-               "notebooks/test_start_here.py", "notebooks/test_your_model.py", "propagation/test_measured_moments.py",
+               "notebooks/test_answers.py", "notebooks/test_start_here.py", "notebooks/test_your_model.py",
+               "propagation/test_measured_moments.py",
                "propagation/test_predict_network.py", "propagation/test_real_architectures.py",
                "propagation/test_units_predicted.py", "propagation/test_weight_spread.py", "test_gpu.py",
-               "tracing/test_fuzz.py")
+               "tracing/test_fuzz.py", "tracing/test_variation.py")
 #: Tests that took half a second of one core or more.
 SLOW_TESTS = (
     "test_an_adaptive_solver_is_refused_and_a_fixed_grid_measured",
     "test_expected_smp_of_one_layer_is_exact_in_the_mean",
     "test_the_cure_in_five_lines", "test_the_face_network_keeps_its_landmarks",
+    "test_the_face_network_on_the_photograph", "test_what_switches_there_and_back_between_two_samples_is_found_or_told",
     "test_thresholds_in_a_row_count_each_jump_once", "test_torch_takes_the_instruction_set_that_it_is_told",
     "test_interpolated_frames_of_a_pan_have_the_smp_of_the_pan",
     "test_smp_of_a_boxs_edges_by_layer_and_by_brute_force", "test_the_pipeline_is_its_stages",
