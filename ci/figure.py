@@ -18,6 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from page_parts import pngs_of
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "00_start_here.ipynb"
 FIGURE = ROOT / "notebooks" / "figures" / "start_here.png"
@@ -37,9 +39,8 @@ def main_figure(notebook: Path, tag: str = "main-figure") -> bytes:
     """
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         if tag in cell["metadata"].get("tags", []):
-            for output in cell.get("outputs", []):
-                if "image/png" in output.get("data", {}):
-                    return base64.b64decode(output["data"]["image/png"])
+            for png in pngs_of(cell):
+                return base64.b64decode(png)
     raise ValueError(f"{notebook.name} has no figure in a cell tagged {tag}: execute it first")
 
 

@@ -1,4 +1,4 @@
-"""What the pages of runs and of sweeps have in common: how they look, wide and narrow, light and dark, and sorting."""
+"""What pages have in common: how they look, wide and narrow, light and dark, sorting, a notebook's pictures."""
 
 import html
 
@@ -66,3 +66,9 @@ def cell(value) -> str:
         return f"<td data-value='{exact}'>{html.escape(shown)}</td>"
     return (f"<td data-value='{exact}'><details><summary>{html.escape(shown[:LONGEST])} …</summary>{html.escape(shown)}"
             "</details></td>")
+
+
+def pngs_of(cell) -> list[str]:
+    """The pictures that a notebook's cell drew, in base64 on one line each."""
+    return ["".join(output["data"]["image/png"].split()) for output in cell.get("outputs", [])
+            if "image/png" in output.get("data", {})]

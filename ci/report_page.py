@@ -48,9 +48,8 @@ def main_figure(notebook) -> tuple[str, str]:
     """
     cells = notebook.cells
     for place in sorted(range(len(cells)), key=lambda k: "main-figure" not in cells[k].metadata.get("tags", [])):
-        for output in cells[place].get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                return output["data"]["image/png"].strip().replace("\n", ""), caption_of(cells, place)
+        for png in page_parts.pngs_of(cells[place]):
+            return png, caption_of(cells, place)
     return "", ""
 
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import nbformat
+from page_parts import pngs_of
 from report_page import caption_of, title_of, why_of
 
 TEMPLATES = Path(__file__).resolve().parent
@@ -49,13 +50,12 @@ def slides_of(notebook) -> list[str]:
                 found += [f"## {heading}\n\n{sentences(before, 420)}\n\n{formula}"
                           for before, formula in formulas(cell.source)]
             continue
-        for output in cell.outputs:
-            if "image/png" in output.get("data", {}):
-                words, png = caption_of(notebook.cells, place), "".join(output["data"]["image/png"].split())
-                number = re.match(r"(?:(?:Figure|Fig\.) \S+ )?", words)[0]
-                shown = html.escape(sentences(words.removeprefix(number), 230))
-                found.append(f"## {heading}\n\n<img alt=\"{html.escape(words)}\" src=\"data:image/png;base64,{png}\">\n"
-                             f"<p class=\"caption\"><strong>{number}</strong>{shown}</p>")
+        for png in pngs_of(cell):
+            words = caption_of(notebook.cells, place)
+            number = re.match(r"(?:(?:Figure|Fig\.) \S+ )?", words)[0]
+            shown = html.escape(sentences(words.removeprefix(number), 230))
+            found.append(f"## {heading}\n\n<img alt=\"{html.escape(words)}\" src=\"data:image/png;base64,{png}\">\n"
+                         f"<p class=\"caption\"><strong>{number}</strong>{shown}</p>")
     return found
 
 

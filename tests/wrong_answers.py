@@ -1,5 +1,17 @@
 """Answers to the exercises that are usual mistakes, each with words of what the check says of it."""
 
+# Attribution of two layers by hand, from which one factor each is left out below.
+_PASSED_ON = "((a > 0).double() * (slope @ model[0].weight.T))"
+_BY_HAND = f"""
+def by_hand(model, x, slope):
+    a = model[0](x)
+    b = model[2](a.relu())
+    b_slope = {_PASSED_ON} @ model[2].weight.T
+    gain = (b > 0).double() * model[4].weight @ model[2].weight
+    jumps = (slope @ model[0].weight.T * gain).abs(), (b_slope * model[4].weight).abs()
+    return [each[1:][(v[1:] > 0) != (v[:-1] > 0)].sum() for each, v in zip(jumps, (a, b))]
+"""
+
 WRONG = {
     ("00", 1): [("def faster(t):\n    return path(t)", "does not end where a whole one ends")],
     ("00", 2): [("""
@@ -178,30 +190,9 @@ def deadband(x):
 def deadband_smp():
     return 2
 """, "from -1 to 1")],
-    ("05", 3): [("""
-def by_hand(model, x, slope):
-    a = model[0](x)
-    b = model[2](a.relu())
-    b_slope = slope @ model[0].weight.T @ model[2].weight.T
-    gain = (b > 0).double() * model[4].weight @ model[2].weight
-    jumps = (slope @ model[0].weight.T * gain).abs(), (b_slope * model[4].weight).abs()
-    return [each[1:][(v[1:] > 0) != (v[:-1] > 0)].sum() for each, v in zip(jumps, (a, b))]
-""", "does a slope pass"), ("""
-def by_hand(model, x, slope):
-    a = model[0](x)
-    b = model[2](a.relu())
-    b_slope = ((a > 0).double() * (slope @ model[0].weight.T)) @ model[2].weight.T
-    gain = model[4].weight @ model[2].weight
-    jumps = (slope @ model[0].weight.T * gain).abs(), (b_slope * model[4].weight).abs()
-    return [each[1:][(v[1:] > 0) != (v[:-1] > 0)].sum() for each, v in zip(jumps, (a, b))]
-""", "does a kink pass"), ("""
-def by_hand(model, x, slope):
-    a = model[0](x)
-    b = model[2](a.relu())
-    b_slope = ((a > 0).double() * (slope @ model[0].weight.T)) @ model[2].weight.T
-    jumps = (slope @ model[0].weight.T).abs(), b_slope.abs()
-    return [each[1:][(v[1:] > 0) != (v[:-1] > 0)].sum() for each, v in zip(jumps, (a, b))]
-""", "slope and gain is missing")],
+    ("05", 3): [(_BY_HAND.replace(_PASSED_ON, "slope @ model[0].weight.T"), "does a slope pass"),
+                (_BY_HAND.replace("(b > 0).double() * ", ""), "does a kink pass"),
+                (_BY_HAND.replace(" * gain", "").replace(" * model[4].weight)", ")"), "slope and gain is missing")],
     ("05", 4): [("""
 def winning(count, until=0.4):
     with torch.no_grad():

@@ -21,7 +21,7 @@ from smpcore.attribution.preflight import probe
 from smpcore.attribution.suggestion import Suggestion, suggest
 from smpcore.attribution.unexplained import Course, look_closer, refine
 from smpcore.attribution.watched_model import WatchedModel
-from smpcore.inspection.checks import checked_copy, checked_times, home_of
+from smpcore.inspection.checks import checked_copy, checked_times, home_of, with_gradients
 from smpcore.inspection.module_scope import call_site
 
 __all__ = ["Attribution", "LayerSmp", "attribute"]
@@ -172,8 +172,7 @@ class Attribution:
         return suggest(self, reduction, output)
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@with_gradients
 def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
               outputs: Sequence[int] | Callable | None = None, chunk: int | str = "auto",
               dtype: torch.dtype = torch.float64) -> Attribution:

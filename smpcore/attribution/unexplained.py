@@ -12,6 +12,7 @@ beside the moments at which units switch: those that carry most of the doubt, an
 from which what all others lack is extrapolated (`refine`).
 """
 
+import functools
 import warnings
 from collections.abc import Callable
 
@@ -37,7 +38,7 @@ _LEAST = {torch.float64: 1e-4, torch.float32: 1e-2}
 _DOUBT = 0.05
 #: Rounds of `refine`; intervals checked in the first, at least, and one of so many; how many times as many in each
 #: further one; how many new intervals, for each of the path's and beyond, end it; and how many numbers the layers may
-#: hold for those beyond, together: a short path through a large model costs no multiple of what was asked for.
+#: hold for those beyond, together, so that few samples of a large model are not followed by as many as of a small one.
 _ROUNDS, _CHECKS, _ONE_OF, _MORE, _BUDGET, _BEYOND, _HELD = 12, 3, 64, 2, 1, 64, 32_000_000
 #: How far beside a moment an interval is cut, as a part of it; where else; and samples for each interval, at most.
 _BESIDE, _EVENLY, _AGAIN = 1e-5, (0.5,), 8
@@ -102,12 +103,16 @@ class Course:
     @property
     def scale(self) -> Tensor:
         """``(m,)`` each output's steepest slope, or its total, or what rounding leaves in doubt, where that is more."""
-        # A slope that changes a value by less than its rounding, over the whole path, is rounding itself.
-        kind = self.values.dtype
-        unseen = _ULPS * torch.finfo(kind).eps / _LEAST.get(kind, 1e-1) / float(self.times[-1] - self.times[0])
-        size = torch.maximum(self.total, self.slopes.abs().amax(0)).clamp_min(1e-300)
-        size = torch.maximum(size, unseen * self.values.abs().amax(0))
+        size = torch.maximum(self.total, self._size)
         return size if self.rounding is None else torch.maximum(size, _ROUNDING * self.rounding)
+
+    @functools.cached_property
+    def _size(self) -> Tensor:
+        """What the samples alone tell of `scale`; asked for when all of them are there."""
+        kind = self.values.dtype
+        # A slope that changes a value by less than its rounding, over the whole path, is rounding itself.
+        unseen = _ULPS * torch.finfo(kind).eps / _LEAST.get(kind, 1e-1) / float(self.times[-1] - self.times[0])
+        return torch.maximum(self.slopes.abs().amax(0), unseen * self.values.abs().amax(0)).clamp_min(1e-300)
 
     def know_rounding(self, measure: Callable[..., Part]) -> None:
         """Find by how much slopes differ between neighbouring numbers, at most, at some places of the path."""

@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 __all__ = ["checked_copy", "checked_inputs", "checked_times", "choose_outputs", "explained", "home_of",
-           "refuse_training", "runs", "with_tangent"]
+           "refuse_training", "runs", "with_gradients", "with_tangent"]
 
 _MOST_OUTPUTS = 64
 #: Modules whose output in training mode is no function of their input.
@@ -41,6 +41,11 @@ def checked_inputs(found, samples: int, what: str = "path") -> Tensor:
         raise ValueError(f"for {samples} times the {what} returns shape {tuple(found.shape)}: it must return one "
                          "input for each time, (P, *input_shape); where an input is one number, (P, 1)")
     return found
+
+
+def with_gradients(function):
+    """A function that takes gradients, whether or not its caller has switched them off."""
+    return torch.inference_mode(False)(torch.enable_grad()(function))
 
 
 def with_tangent(path, times: Tensor, what: str = "path") -> Tensor:

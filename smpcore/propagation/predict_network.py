@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from smpcore.inspection.checks import checked_times, home_of
+from smpcore.inspection.checks import checked_times, home_of, with_gradients
 from smpcore.propagation.layer_graph import steps
 from smpcore.propagation.measured_moments import predict_from_reference
 from smpcore.propagation.path_nodes import chosen_times, inputs
@@ -158,8 +158,7 @@ class NetworkPrediction:
         return pd.DataFrame(rows, columns=["layer", "kind", "output", "smp", "smp_se", "kinks", "how"])
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@with_gradients
 def predict_network(model: nn.Module, path: Callable[[Tensor], Tensor], times: Tensor, *, moments: str = "weights",
                     reference: Callable[[Tensor], Tensor] | None = None) -> NetworkPrediction:
     """Expected SMP of a network's outputs along a path, without running it.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from smpcore.arguments import FUNCTION, POSITIVE, TENSOR, checked
-from smpcore.inspection import checked_copy
+from smpcore.inspection.checks import checked_copy, with_gradients
 from smpcore.smoothing.unit_calls import flat_outputs, watched
 from smpcore.units import Hinges, Selection
 
@@ -47,8 +47,7 @@ def curvature_penalty(model: Callable[[Tensor], Tensor], inputs: Tensor, directi
     return (ahead - 2 * here + behind).abs().mean() / step**2
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@with_gradients
 @checked(model=FUNCTION, x0=TENSOR, x1=TENSOR)
 def expected_smp(model: nn.Module | Callable[[Tensor], Tensor], x0: Tensor, x1: Tensor) -> Tensor:
     """Mean SMP of the straight lines between pairs of inputs, estimated from their ends and middles alone.

@@ -9,8 +9,7 @@ from torch import Tensor
 from smpcore.propagation.closed_forms.orthant import symmetric_root
 from smpcore.propagation.random_weights.second_moments import Field, diagonal
 
-__all__ = ["REPLICATES", "amplitudes", "drawn", "draws_for", "moments_of", "paired", "sampler",
-           "windows_drawn"]
+__all__ = ["REPLICATES", "amplitudes", "drawn", "draws_for", "moments_of", "paired", "sampler", "windows_drawn"]
 
 #: Independent sets of draws: each is carried to the end by itself, and their scatter is the Monte Carlo error.
 REPLICATES = 4
