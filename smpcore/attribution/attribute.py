@@ -23,6 +23,7 @@ from smpcore.attribution.unexplained import Course, look_closer, refine
 from smpcore.attribution.watched_model import WatchedModel
 from smpcore.inspection.checks import checked_copy, checked_times, home_of, with_gradients
 from smpcore.inspection.module_scope import call_site
+from smpcore.inspection.refusals import refusal
 
 __all__ = ["Attribution", "LayerSmp", "attribute"]
 
@@ -253,9 +254,7 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
         bar.close()
     for name, layer in course.layers.items():
         if not bool(layer.smp.isfinite().all()):
-            raise ValueError(f"the gain from {name} to the output is not finite where it switches: some operation "
-                             "behind it is infinitely steep there, as a square root is at 0; add a small number "
-                             "inside it")
+            raise refusal("steep behind", name)
     course.close_seams(measurement.part)
     measure = functools.partial(measurement.in_chunks, size=size)
     unexplained = refine(measure, course, size, numbers) + look_closer(measure, course, dtype)

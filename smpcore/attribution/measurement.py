@@ -19,7 +19,8 @@ from smpcore.attribution.switch_events import (
     step_events,
 )
 from smpcore.attribution.watched_model import WatchedModel
-from smpcore.units import table as switches
+from smpcore.inspection.refusals import refusal
+from smpcore.units import Hinges, Selection
 
 __all__ = ["LayerTotal", "Measurement", "Part", "added", "chunk_size"]
 
@@ -150,21 +151,17 @@ class Measurement:
 
         with forward_ad.dual_level():
             value, slopes = self.watched.forward(times, observe, apart=self.apart)
-        for part, what in ((value, "the model's output is not finite at sample {} (t = {:g}): look at the path's "
-                            "input there"), (slopes, "the output's slope is not finite at sample {} (t = {:g}): some "
-                            "operation is infinitely steep there, as a square root is at 0; add a small number "
-                            "inside it")):
+        for part, kind in ((value, "infinite"), (slopes, "steep")):
             bad = (~part.isfinite()).any(1).nonzero()
             if len(bad):
-                n = int(bad[0])
-                raise ValueError(what.format(max(start, 0) + n, float(times[n])))
+                raise refusal(kind, n=max(start, 0) + int(bad[0]), t=float(times[int(bad[0])]))
         return self._shared_out(value, slopes, calls, width.to(slopes)[:, None], weight)
 
     def _observed(self, name, seen, edge, value, where, width, ends, weight) -> Call:
         samples = len(width) + 1
         layout = self._layout(name)
         kinks, jumps = None, None
-        if isinstance(seen, switches.Selection):
+        if isinstance(seen, Selection):
             pairs = [_opened(part) for part in seen.inputs]
             source = seen.source(*(x for x, _ in pairs)).detach()
             rise = seen.source(*(slope for _, slope in pairs))
@@ -174,7 +171,7 @@ class Measurement:
         else:
             x, rise = _opened(seen.input)
             shape = (*x.shape, 1)
-            if isinstance(seen, switches.Hinges):
+            if isinstance(seen, Hinges):
                 kinks, jumps = hinge_events(seen, layout, x, rise, width, ends)
             else:
                 jumps = step_events(seen, layout, x, rise, width)
@@ -185,13 +182,10 @@ class Measurement:
 
     def _layout(self, name) -> Layout:
         if name not in self.layouts:
-            raise ValueError(f"{name} ran on some inputs and not on others: what the model computes depends on its "
-                             "input, and such a switch is not followed; measure with smp from samples")
-        layout = self.layouts[name]
-        if layout is None:
-            raise ValueError(f"{name} mixes the samples of a batch, or holds them in no dimension that could be found: "
-                             "it must treat every input by itself, along one dimension")
-        return layout
+            raise refusal("sometimes", name)
+        if self.layouts[name] is None:
+            raise refusal("mixes", name)
+        return self.layouts[name]
 
     def _shared_out(self, value: Tensor, slopes: Tensor, calls: dict[str, Call], width: Tensor, weight) -> Part:
         """One backward pass for each output; then only sums are kept, of each layer and of each interval."""

@@ -30,8 +30,7 @@ from torch import Tensor
 import smpcore
 from smpcore import device as devices
 from smpcore.attribution import Attribution, Suggestion, attribute
-from smpcore.inspection import checked_copy, checked_inputs, checked_times, choose_outputs, home_of, runs
-from smpcore.smoothing.unit_calls import UnitCall, watched
+from smpcore.inspection import Call, checked_copy, checked_inputs, checked_times, choose_outputs, home_of, runs, watched
 
 __all__ = ["CAUSES", "Diagnosis", "Part", "smooth_course", "why"]
 
@@ -286,7 +285,7 @@ def _shared_out(model, smooth: _Smoothed, count: int, outputs, back: Tensor) -> 
     def work(start, stop):
         calls, z = {}, None
 
-        def answer(call: UnitCall):
+        def answer(call: Call):
             seen = call.describe(smooth=True) if call.moves else None
             if seen is None:
                 return call.plain()
@@ -301,7 +300,7 @@ def _shared_out(model, smooth: _Smoothed, count: int, outputs, back: Tensor) -> 
 
             return call.answered_by(unit)
 
-        def beside(call: UnitCall):
+        def beside(call: Call):
             if call.moves:
                 behind["decoding", call.name, call.op] += 1
 
