@@ -28,9 +28,9 @@ from scipy.signal import savgol_filter
 from torch import Tensor
 
 import smpcore
-from smpcore import device as devices
+from smpcore.arguments import checked_copy, checked_inputs, checked_times, choose_outputs, home_of, runs
+from smpcore.arguments import device as devices
 from smpcore.attribution import Attribution, Suggestion, attribute
-from smpcore.inspection import checked_copy, checked_inputs, checked_times, choose_outputs, home_of, runs
 from smpcore.smoothing.unit_calls import UnitCall, watched
 
 __all__ = ["CAUSES", "Diagnosis", "Part", "smooth_course", "why"]

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from smpcore.arguments import FUNCTION, POSITIVE, TENSOR, checked
-from smpcore.inspection.checks import checked_copy, with_gradients
+from smpcore.arguments import FUNCTION, POSITIVE, TENSOR, checked, checked_copy, with_gradients
 from smpcore.smoothing.unit_calls import flat_outputs, watched
 from smpcore.units import Hinges, Selection
 

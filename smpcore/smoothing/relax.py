@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from smpcore.arguments import MODULE, TENSOR, Kind, checked, optional, several
-from smpcore.inspection import CallNames, checked_copy
+from smpcore.arguments import MODULE, TENSOR, Kind, checked, checked_copy, optional, several
+from smpcore.inspection import CallNames
 from smpcore.smoothing.penalties import curvature_penalty, expected_smp
 from smpcore.smoothing.soft_units import softened
 from smpcore.smoothing.unit_calls import UnitCall, flat_outputs, watched

@@ -6,7 +6,7 @@ from torch import nn
 from torch.autograd import forward_ad
 
 from smpcore import attribute, paths, trace_line
-from smpcore.inspection import refuse_training, with_tangent
+from smpcore.arguments import refuse_training, with_tangent
 
 START, END = torch.linspace(-1, -0.7, 4, dtype=torch.float64), torch.linspace(2, 1.1, 4, dtype=torch.float64)
 TIMES = torch.linspace(0, 1, 11, dtype=torch.float64)
