@@ -31,6 +31,7 @@ _MODULES = ("attribution", "benchmarks", "device", "diagnosis", "experiments", "
             "training", "units")
 #: Modules that are also found under an older or shorter name: ``from smpcore.results import start``.
 _ALSO = {
+    "device": "arguments.device",
     "results": "experiments.results", "benchmarks": "experiments.benchmarks", "training": "experiments.regressors",
     "switches": "units.table", "propagation.rules": "propagation.closed_forms",
     "propagation.crossings": "propagation.closed_forms.crossing_variance",
@@ -94,4 +95,4 @@ class _Also:
         sys.modules[module.__name__] = import_module(f"smpcore.{_ALSO[module.__name__.removeprefix('smpcore.')]}")
 
 
-sys.meta_path.append(_Also)
+sys.meta_path.insert(0, _Also)

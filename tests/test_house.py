@@ -20,7 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 #: The floor plan, from the ground up: a room imports rooms of lower floors only.
 FLOORS = (
-    {"arguments", "units", "paths", "device"},
+    {"arguments", "units", "paths"},
     {"inspection", "metric", "signals", "experiments", "plotting"},
     {"attribution", "tracing", "propagation", "forensics", "models", "smoothing"},
     {"diagnosis"},
@@ -139,7 +139,7 @@ EXTRAS = {
     "snntorch": ("notebooks", "snntorch", "from smpcore.experiments.jumping_systems import SpikingStress; "
                  "SpikingStress({}, 1)"),
     "tqdm": ("notebooks", "tqdm", "from smpcore import forensics; forensics.make_bank([])"),
-    "typer": ("cli", "typer", "import smpcore.diagnosis.command_line"),
+    "typer": ("cli", "typer", "import smpcore; smpcore.need('typer')"),
     "transformers": ("architectures", "transformers", "from smpcore.experiments.architectures import build; "
                      "build('vit')"),
 }

@@ -15,19 +15,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smpcore import device as devices
+import smpcore
+from smpcore.arguments import checked_copy, checked_times, home_of, with_gradients
+from smpcore.arguments import device as devices
 from smpcore.attribution.measurement import Measurement, chunk_size
 from smpcore.attribution.preflight import probe
 from smpcore.attribution.suggestion import Suggestion, suggest
 from smpcore.attribution.unexplained import Course, look_closer, refine
 from smpcore.attribution.watched_model import WatchedModel
-from smpcore.inspection.checks import checked_copy, checked_times, home_of, with_gradients
 from smpcore.inspection.module_scope import call_site
 from smpcore.inspection.refusals import refusal
 
 __all__ = ["Attribution", "LayerSmp", "attribute"]
 
 _PATIENCE = 4.0
+# Of kinds in figures: places in the cycle of colours of the caller's own style.
+_COLOURS = {"relu": "C0", "prelu": "C0", "max pool": "C1"}
 # Samples of one path, computed in other batches, agree to this.
 _SAME = {torch.float64: 1e-8, torch.float32: 1e-3}
 
@@ -106,8 +109,6 @@ class Attribution:
             True for one row for each call site: the calls ``relu``, ``relu#2``, ``relu#3``, … (iterations, time steps,
             stages of a solver) summed, units included. A function of a call's name gives the name of its row instead.
         """
-        import smpcore
-
         pd = smpcore.need("pandas")
         rows = [(layer.name, layer.kind, layer.units, layer.switches, output, smp)
                 for layer in _grouped(self.layers, group) for output, smp in enumerate(layer.smp.tolist())]
@@ -127,14 +128,13 @@ class Attribution:
         group
             As in `to_frame`.
         """
-        from smpcore.plotting import COLORS, PALETTE, plt
-
+        plt = smpcore.need("matplotlib.pyplot")
         layers = _grouped(self.layers, group)
         if ax is None:
             _, ax = plt.subplots(figsize=(9.0, 1.2 + 0.4 * max(len(layers), 2)))
         values = [float(layer.smp[output]) for layer in layers]
         kinds = list(dict.fromkeys(layer.kind for layer in layers))
-        colour = {kind: COLORS.get(kind, PALETTE[(3 + n) % len(PALETTE)]) for n, kind in enumerate(kinds)}
+        colour = {kind: _COLOURS.get(kind, f"C{3 + n}") for n, kind in enumerate(kinds)}
         for kind in kinds:
             rows = [n for n, layer in enumerate(layers) if layer.kind == kind]
             ax.barh(rows, [values[n] for n in rows], color=colour[kind], label=kind)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from smpcore import device as devices
+from smpcore.arguments import device as devices
 from smpcore.attribution.simultaneous import Moments, joined, jump_shares, kink_shares, moments_of
 from smpcore.attribution.switch_events import (
     Events,

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from smpcore.arguments import runs
 from smpcore.attribution.interpreter import spikes_as_steps
 from smpcore.attribution.switch_events import Layout, find_layout
 from smpcore.attribution.watched_model import WatchedModel, candidates
-from smpcore.inspection.checks import runs
 from smpcore.inspection.opaque_ops import Hidden, hidden_switches
 from smpcore.inspection.refusals import refusal, sentence
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from smpcore.arguments import checked_inputs, choose_outputs, with_tangent
 from smpcore.attribution.interpreter import Watch, mark_of, spikes_as_steps
-from smpcore.inspection.checks import checked_inputs, choose_outputs, with_tangent
 from smpcore.inspection.module_scope import Scope, eagerly
 from smpcore.inspection.refusals import refusal
 from smpcore.units import Selection

@@ -28,9 +28,10 @@ from scipy.signal import savgol_filter
 from torch import Tensor
 
 import smpcore
-from smpcore import device as devices
+from smpcore.arguments import checked_copy, checked_inputs, checked_times, choose_outputs, home_of, runs
+from smpcore.arguments import device as devices
 from smpcore.attribution import Attribution, Suggestion, attribute
-from smpcore.inspection import Call, checked_copy, checked_inputs, checked_times, choose_outputs, home_of, runs, watched
+from smpcore.inspection import Call, watched
 
 __all__ = ["CAUSES", "Diagnosis", "Part", "smooth_course", "why"]
 

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smpcore import device as devices
 from smpcore import paths
 from smpcore.arguments import FUNCTION, Kind, check, checked, one_of, optional, whole
+from smpcore.arguments import device as devices
 from smpcore.experiments.descent import adam
 
 __all__ = ["ACTIVATIONS", "POOLINGS", "TASKS", "Recipe", "Trained", "regressor", "stored", "train"]

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 import smpcore
-from smpcore import device as devices
 from smpcore.arguments import Kind, check, checked, whole
+from smpcore.arguments import device as devices
 from smpcore.experiments.run_files import is_finite, need_plain, write_atomically
 from smpcore.experiments.run_table import load
 

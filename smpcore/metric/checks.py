@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smpcore import device as devices
+from smpcore.arguments import device as devices
 
 __all__ = ["as_tensor", "check", "check_samples", "check_spacing", "is_number", "largest", "needed",
            "scaled"]

@@ -15,7 +15,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from smpcore.arguments import Kind, checked, whole
-from smpcore.device import resolve
+from smpcore.arguments.device import resolve
 from smpcore.paths.checks import generator, is_number
 from smpcore.signals import kernels
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from smpcore.arguments import checked, several, whole
-from smpcore.device import resolve
+from smpcore.arguments.device import resolve
 from smpcore.paths.checks import generator
 from smpcore.signals.kernels import ABOVE_0, AT_ONCE, GRID, NUMBER, check_size
 

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from smpcore.arguments import FUNCTION, POSITIVE, TENSOR, checked
+from smpcore.arguments import FUNCTION, POSITIVE, TENSOR, checked, checked_copy, with_gradients
 from smpcore.inspection.calls import watched
-from smpcore.inspection.checks import checked_copy, with_gradients
 from smpcore.units import Hinges, Selection
 
 __all__ = ["curvature_penalty", "expected_smp"]

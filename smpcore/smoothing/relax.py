@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from smpcore.arguments import MODULE, TENSOR, Kind, checked, optional, several
+from smpcore.arguments import MODULE, TENSOR, Kind, checked, checked_copy, optional, several
 from smpcore.inspection.calls import Call, watched
-from smpcore.inspection.checks import checked_copy
 from smpcore.inspection.module_scope import CallNames
 from smpcore.smoothing.penalties import curvature_penalty, expected_smp, flat_outputs
 from smpcore.smoothing.soft_units import softened

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from smpcore.arguments import TENSOR, Kind, check, whole
-from smpcore.inspection.checks import checked_copy, choose_outputs, home_of, runs
+from smpcore.arguments import TENSOR, Kind, check, checked_copy, choose_outputs, home_of, runs, whole
 from smpcore.inspection.module_scope import Scope, eagerly
 from smpcore.inspection.opaque_ops import hidden_switches
 from smpcore.inspection.refusals import refusal, sentence
