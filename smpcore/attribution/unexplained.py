@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from smpcore.attribution.measurement import LayerTotal, Part, added
+from smpcore.attribution.measurement import LayerSmp, Part, added
 from smpcore.attribution.simultaneous import Moments
 from smpcore.inspection.refusals import refusal, sentence
 
@@ -64,7 +64,7 @@ class Course:
         self.values, self.slopes = (like.new_zeros(len(times), like.shape[1]) for _ in range(2))
         self.rest, self.doubt = (like.new_zeros(len(times) - 1, like.shape[1]) for _ in range(2))
         self.moments = Moments.none(len(times) - 1, like)
-        self.layers: dict[str, LayerTotal] = {}
+        self.layers: dict[str, LayerSmp] = {}
         self.seams: list[int] = []
         self.rounding: Tensor | None = None
 
