@@ -103,9 +103,14 @@ class Call:
         return self.func(*self.args, **self.kwargs)
 
     def answered_by(self, unit: Callable):
-        """The result with ``unit(*inputs)`` in the place of the operation; indices are those of the operation."""
+        """The result with ``unit(*inputs)`` in the place of the operation, written where it writes its own.
+
+        Indices are those of the operation.
+        """
         seen = self.describe(smooth=True)
         y = unit(*seen.inputs)
+        if self.in_place and y is not seen.inputs[0]:
+            return seen.inputs[0].copy_(y)
         if not isinstance(seen, Selection) or seen.arrange(y, None) is y:
             return y
         return seen.arrange(y, seen.output(*seen.inputs)[1])

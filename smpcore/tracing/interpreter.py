@@ -86,20 +86,15 @@ class Carrier(Interpreter):
         inside = self.inside(run.func)
         if inside is not None:
             return inside(*run.args, **run.kwargs)
-        run.places, target = places, run.leaves[0] if run.overwrites else None
-        for kind, found in (("assigned", run.op == "__set__"), ("out", run.kwargs.get("out") is not None),
-                            ("takes out", run.op in TAKES_OUT), ("constant view", target is not None and self._tag(
-                                target) is None and target._base is not None)):
-            if found:
-                raise refusal(kind, run.place)
-        run.refuse_random()
+        self._refuse(run)
+        run.places = places
         inputs = [self._fresh(run.leaves[i]).rows for i in places]
         if not run.overwrites and not run.outputs:
             return run.result
         rows = follow(self.record, run, inputs)
         if rows is None:
             rows = self._other(run, settled(self.record, inputs))
-        return self._noted(run, rows, target)
+        return self._noted(run, rows)
 
     def _depends(self, tensor: Tensor, run: LineCall) -> bool:
         if self._tag(tensor) is not None:
@@ -108,9 +103,21 @@ class Carrier(Interpreter):
             raise refusal("early view", run.place)
         return False
 
+    def _refuse(self, run: LineCall) -> None:
+        """Refuse a call that no trace can follow."""
+        run.refuse_random()
+        if run.op == "__set__":
+            raise refusal("assigned", run.place)
+        if run.kwargs.get("out") is not None:
+            raise refusal("out", run.place)
+        if run.op in TAKES_OUT:
+            raise refusal("takes out", run.place)
+        if run.overwrites and self._tag(run.leaves[0]) is None and run.leaves[0]._base is not None:
+            raise refusal("constant view", run.place)
+
     # One call -----------------------------------------------------------------------------------------------
 
-    def _noted(self, run, rows, target):
+    def _noted(self, run, rows):
         """Hand the ordinary result on, its rows attached."""
         first = run.result
         for number, (out, found) in enumerate(zip(run.outputs, rows, strict=True)):
@@ -119,7 +126,7 @@ class Carrier(Interpreter):
             self.record.sizes.append((len(self.record.layers), out.numel()))
             # A copy: the model may write into the tensor later, a ReLU that waits must not see it.
             found.first = out.detach().clone()
-            if target is not None:
+            if run.overwrites:
                 self._written(out, found)
                 continue
             if any(out is run.leaves[i] for i in run.places):
