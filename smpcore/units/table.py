@@ -1,17 +1,17 @@
 """Every unit that can switch: one table, from the call of an operation to where and how it switches.
 
-A *unit* is one number that an operation computes. It *switches* where its slope with respect to its inputs
-jumps. `TABLE` has one entry for each operation, under the name by which torch calls it (`relu` stands for the
-module, the function, the tensor method and their in-place kin alike): a function with the operation's own
+A *unit* is one number that an operation computes. It *switches* where its derivative with respect to its inputs
+jumps, or its value. `TABLE` has one entry for each operation, under torch's name for it (`relu` stands for the
+module, the function, the tensor method and their in-place forms alike): a function with the operation's own
 signature that describes the call as one of three things.
 
-- `Hinges`: elementwise, with a slope below and above each threshold (ReLU, clamp, absolute value, …).
+- `Hinges`: elementwise, with a derivative below and above each threshold (ReLU, clamp, absolute value, …).
 - `Selection`: the largest or smallest of several candidates (pooling, maximum, amax, …).
 - `Steps`: elementwise, its *value* jumps (sign, rounding, …).
 
 `ELEMENTWISE` has the first and the last of these (a smooth unit has no thresholds), `SELECTIONS` the second; a unit
-of your own is entered with `entry`. `UNFOLLOWED` names what switches and is not followed: a result that depends on it
-is refused, by name.
+of your own is entered with `entry`. `UNFOLLOWED` lists operations that switch and are not followed: a measurement of a
+result that depends on one is refused, with the operation's name.
 """
 
 import functools
@@ -31,7 +31,7 @@ __all__ = ["TABLE", "UNFOLLOWED", "Hinge", "Hinges", "Selection", "Steps", "Unit
 
 TABLE: dict[str, Callable] = ELEMENTWISE | SELECTIONS
 
-#: What switches and is not followed, and what would do instead.
+#: Operations that switch and are not followed, with what to use instead.
 UNFOLLOWED = dict.fromkeys(
     ("sort", "argsort", "msort", "topk", "median", "nanmedian", "kthvalue", "mode", "quantile", "nanquantile"),
     "its order switches: use amax, amin or maximum, which are followed, or measure with smp from samples")
@@ -55,13 +55,13 @@ _KERNELS = frozenset((
     "_prelu_kernel", "rrelu_with_noise", "copysign", "angle", "special_i0e", "special_i1e", "multi_margin_loss",
     "multilabel_margin_loss_forward", "fake_quantize_per_tensor_affine_cachemask",
     "fake_quantize_per_channel_affine_cachemask", "quantize_per_tensor", "_cdist_forward", "_pdist_forward"))
-#: Where the order stands among the arguments of a norm: only those of order 0, 1 and infinity select.
+#: The position of the order among the arguments of a norm: only norms of order 0, 1 and infinity have kinks.
 _ORDER_AT = {"norm": 1, "vector_norm": 1, "linalg_vector_norm": 1, "renorm": 1, "cdist": 2, "pairwise_distance": 2,
              "dist": 2, "_cdist_forward": 2, "_pdist_forward": 1}
 
 
 def unfollowed(name: str, args: tuple, kwargs: dict) -> str | None:
-    """What would do instead of a call that switches and is not followed; None for any other call."""
+    """What to use instead of a call that switches and is not followed; None for any other call."""
     return None if _is_smooth_norm(name, args, kwargs) else UNFOLLOWED.get(name)
 
 
@@ -107,21 +107,21 @@ _ARGUMENTS = {"self": "input", "x": "input", "axis": "dim", "keepdims": "keepdim
 
 
 def describe(name: str, args: tuple, kwargs: dict, smooth: bool = False) -> Hinges | Selection | Steps | None:
-    """What one call of an operation of `TABLE` can do; None where it cannot switch.
+    """Describe one call of an operation of `TABLE`; None where it cannot switch.
 
     Parameters
     ----------
     name
         As `canonical` gives it.
     args, kwargs
-        As the model gave them.
+        The arguments that the model gave.
     smooth
         Describe smooth units as well, as `Hinges` without thresholds.
 
     Raises
     ------
     ValueError
-        For a call that switches in a way that is not followed, with the way round.
+        For a call that switches in a way that is not followed; the message says what to use instead.
     """
     kwargs = {_ARGUMENTS.get(key, key): value for key, value in kwargs.items() if key not in ("inplace", "out")}
     if "input" in kwargs:
