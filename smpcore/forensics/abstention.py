@@ -95,8 +95,8 @@ def verdict(kinked: float, rows: np.ndarray, confidence: float = 0.9) -> tuple[s
             sure == "smooth" and (_of(rows, "growth_16") - _of(rows, "growth_4") > _SETTLED).any(),
         "it is like curves of either kind: more samples, or less noise, may tell": not sure,
     })
-    grounds = {"kinked": "what bends is gathered in kinks",
-               "smooth": "no kinks to speak of, bends vanish as the step shrinks"}
+    grounds = {"kinked": "its bending is concentrated in kinks",
+               "smooth": "hardly any kinks, and bends vanish as the step shrinks"}
     return ("cannot tell", doubt) if doubt else (sure, grounds[sure])
 
 
