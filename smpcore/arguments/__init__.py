@@ -1,4 +1,4 @@
-"""What public functions may be given: kinds of arguments, devices by name, and models, paths and times."""
+"""Checks of what public functions are given: kinds of arguments, devices by name, models, paths and times."""
 
 from smpcore.arguments.kinds import (
     DTYPE,

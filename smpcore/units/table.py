@@ -1,17 +1,17 @@
 """Every unit that can switch: one table, from the call of an operation to where and how it switches.
 
-A *unit* is one number that an operation computes. It *switches* where its slope with respect to its inputs
-jumps. `TABLE` has one entry for each operation, under the name by which torch calls it (`relu` stands for the
-module, the function, the tensor method and their in-place kin alike): a function with the operation's own
+A *unit* is one number that an operation computes. It *switches* where its derivative with respect to its inputs
+jumps, or its value. `TABLE` has one entry for each operation, under torch's name for it (`relu` stands for the
+module, the function, the tensor method and their in-place forms alike): a function with the operation's own
 signature that describes the call as one of three things.
 
-- `Hinges`: elementwise, with a slope below and above each threshold (ReLU, clamp, absolute value, …).
+- `Hinges`: elementwise, with a derivative below and above each threshold (ReLU, clamp, absolute value, …).
 - `Selection`: the largest or smallest of several candidates (pooling, maximum, amax, …).
 - `Steps`: elementwise, its *value* jumps (sign, rounding, …).
 
 `ELEMENTWISE` has the first and the last of these (a smooth unit has no thresholds), `SELECTIONS` the second; a unit
-of your own is entered with `entry`. What switches and is not followed is named in `smpcore.units.unfollowed`: a result
-that depends on it is refused, by name.
+of your own is entered with `entry`. `smpcore.units.unfollowed` lists operations that switch and are not followed: a
+measurement of a result that depends on one is refused, with the operation's name.
 """
 
 import functools
@@ -64,21 +64,21 @@ _ARGUMENTS = {"self": "input", "x": "input", "axis": "dim", "keepdims": "keepdim
 
 
 def describe(name: str, args: tuple, kwargs: dict, smooth: bool = False) -> Hinges | Selection | Steps | None:
-    """What one call of an operation of `TABLE` can do; None where it cannot switch.
+    """Describe one call of an operation of `TABLE`; None where it cannot switch.
 
     Parameters
     ----------
     name
         As `canonical` gives it.
     args, kwargs
-        As the model gave them.
+        The arguments that the model gave.
     smooth
         Describe smooth units as well, as `Hinges` without thresholds.
 
     Raises
     ------
     ValueError
-        For a call that switches in a way that is not followed, with the way round.
+        For a call that switches in a way that is not followed; the message says what to use instead.
     """
     kwargs = {_ARGUMENTS.get(key, key): value for key, value in kwargs.items() if key not in ("inplace", "out")}
     if "input" in kwargs:
