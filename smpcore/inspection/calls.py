@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -114,6 +115,18 @@ class Call:
         if not isinstance(seen, Selection) or seen.arrange(y, None) is y:
             return y
         return seen.arrange(y, seen.output(*seen.inputs)[1])
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether `affine_parts` has it; torch.batch_norm has its arguments in another order than F.batch_norm."""
+        return self.op in AFFINE and self.func is not torch.batch_norm
+
+    def affine_parts(self) -> tuple[dict, dict]:
+        """The arguments by name of a call that is affine in its input, and of its part without an offset."""
+        given = {"bias": None} | dict(zip(AFFINE[self.op], self.args, strict=False)) | self.kwargs
+        offsets = {key: None if part is None or key == "bias" else torch.zeros_like(part)
+                   for key, part in given.items() if key in ("bias", "running_mean")}
+        return given, given | offsets
 
     def refuse_random(self) -> None:
         """Refuse a call that draws random numbers."""

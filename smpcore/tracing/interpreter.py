@@ -83,7 +83,7 @@ class Carrier(Interpreter):
         if not places or takes_form_alone(run.op) or run.word in READERS \
                 or (run.op == "__get__" and run.word not in PROPERTIES):
             return run.plain()
-        inside = self.inside(run.func)
+        inside = None if run.is_affine else self.inside(run.func)
         if inside is not None:
             return inside(*run.args, **run.kwargs)
         self._refuse(run)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from smpcore.inspection.calls import Call
-from smpcore.inspection.operations import AFFINE, CONVOLUTIONS, RANDOM
+from smpcore.inspection.operations import AFFINE, RANDOM
 from smpcore.inspection.refusals import refusal
 from smpcore.tracing.piecewise import Rows
 
@@ -52,33 +52,22 @@ SUMS = frozenset(
     "copy index_add".split())
 
 
-_HEAD = "input", "weight", "bias"  # what convolutions and linear layers take first, in this order
-
-
 def tangents_of(run: "LineCall", inputs: list[Rows]) -> list | None:
     """The tangents behind the commonest calls, taken directly; None for any other call.
 
     Where the visible batch is one sample, the pieces take its place in the batch, as plain rows of work.
     """
-    name, args, kwargs, tangents = run.word, run.args, run.kwargs, inputs[0].tangents
-    if (name in CONVOLUTIONS or name == "linear") and run.places == [0] and not run.overwrites:
-        if tangents.dim() < 3 or tangents.shape[1] != 1:
+    name, tangents = run.word, inputs[0].tangents
+    if run.is_affine and run.places == [0]:
+        given, linear = run.affine_parts()
+        if tangents.dim() < 3 or tangents.shape[1] != 1 or given.get("training"):
             return None
-        given = dict(zip(_HEAD, args, strict=False)) | kwargs
-        rest = {key: value for key, value in kwargs.items() if key not in _HEAD}
-        found = run.func(tangents.flatten(0, 1), given["weight"], None, *args[3:], **rest)
-        return [found.unflatten(0, (len(tangents), 1))]
+        return [run.func(**(linear | {"input": tangents.flatten(0, 1)})).unflatten(0, (len(tangents), 1))]
     if name in ("flatten", "view", "reshape") and run.places == [0] and tangents.shape[1:2] == (1,):
         return [tangents.reshape(len(tangents), *run.result.shape)]
     if (name in ("clone", "contiguous", "detach") or name in RANDOM) and run.places == [0]:
         return [tangents]  # dropout that is on was refused
-    if name == "batch_norm" and run.places == [0] and not args[5]:
-        _, weight, _, _, variance, _, _, eps, *_ = args
-        scale = (variance + eps).rsqrt()
-        if weight is not None:
-            scale = scale * weight
-        return [tangents * scale.reshape(1, 1, -1, *[1] * (tangents.dim() - 3))]
-    if name in ("add", "sub", "radd") and not run.overwrites and not kwargs:
+    if name in ("add", "sub", "radd") and not run.overwrites and not run.kwargs:
         shape = run.result.shape
         sides = [_spread(rows.tangents, shape) for rows in inputs]
         if len(sides) == 2:
@@ -160,7 +149,8 @@ class LineCall(Call):
         if self.word in ("div", "divide", "true_divide", "truediv"):
             return self.places == [0] and self.kwargs.get("rounding_mode") is None
         if self.word == "batch_norm":
-            return self.places == [0] and not self.leaves[5]
+            training = self.affine_parts()[0].get("training") if self.is_affine else self.leaves[5]
+            return self.places == [0] and not training
         return len(self.places) == 1 or self.word in SUMS
 
     def floating(self) -> bool:
