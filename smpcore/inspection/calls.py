@@ -173,14 +173,14 @@ class Interpreter(Opening):
         Names the calls that can switch, as they are met.
     """
 
-    made = Call
+    kind_of_call = Call
 
     def __init__(self, scope: Scope):
         super().__init__()
         self.scope, self.names = scope, CallNames()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        return self.call(self.made(func, args, kwargs or {}, self.scope.path))
+        return self.call(self.kind_of_call(func, args, kwargs or {}, self.scope.path))
 
     def call(self, call: Call):
         """The result of a call."""

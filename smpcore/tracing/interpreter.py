@@ -56,7 +56,7 @@ class _Tag:
 class Carrier(Interpreter):
     """Follows every call of a model on one stretch of a line, and notes in a `Record` what it finds."""
 
-    made = LineCall
+    kind_of_call = LineCall
 
     def __init__(self, record: Record):
         super().__init__(record.scope)
