@@ -22,7 +22,7 @@ from smpcore.inspection.calls import Interpreter
 from smpcore.inspection.operations import FORM_OF, TAKES_OUT, takes_form_alone
 from smpcore.inspection.refusals import refusal, sentence
 from smpcore.tracing.piecewise import Record, Rows, each
-from smpcore.tracing.straight_ops import HOMOGENEOUS, LINEAR, PROPERTIES, READERS, STRAIGHT, LineCall, tangents_of
+from smpcore.tracing.straight_ops import HOMOGENEOUS, LINEAR, PROPERTIES, STRAIGHT, LineCall, tangents_of
 from smpcore.tracing.unit_cuts import follow, settle, settled
 
 __all__ = ["Carrier"]
@@ -80,17 +80,17 @@ class Carrier(Interpreter):
         places = [i for i, leaf in enumerate(run.leaves) if isinstance(leaf, Tensor) and self._depends(leaf, run)]
         if run.op in FORM_OF:
             places = [i for i in places if i == 0]
-        if not places or takes_form_alone(run.op) or run.word in READERS \
+        if not places or takes_form_alone(run.op) or run.op == "requires_grad" \
                 or (run.op == "__get__" and run.word not in PROPERTIES):
             return run.plain()
         inside = None if run.is_affine else self.inside(run.func)
         if inside is not None:
             return inside(*run.args, **run.kwargs)
         self._refuse(run)
+        if not run.overwrites and not run.outputs:
+            return run.result  # a form, such as x.size()
         run.places = places
         inputs = [self._fresh(run.leaves[i]).rows for i in places]
-        if not run.overwrites and not run.outputs:
-            return run.result
         rows = follow(self.record, run, inputs)
         if rows is None:
             rows = self._other(run, settled(self.record, inputs))
