@@ -1,9 +1,8 @@
 """Run a model and see every unit that can switch, whatever it is called by.
 
-`Watch` is a `TorchFunctionMode` around one forward pass with a tangent (forward-mode AD). Operations of
-`units.TABLE` are handed to an observer; tangents of convolutions and linear layers are taken by hand, which
-halves their cost; what switches and is not followed leaves a mark on its result, which travels to whatever
-depends on it.
+`Watch` is an `inspection.calls.Interpreter` around one forward pass with a tangent (forward-mode AD). Operations of
+`units.TABLE` are handed to an observer; tangents of convolutions and linear layers are taken by hand, which halves
+their cost; what switches and is not followed leaves a mark on its result, which travels to whatever depends on it.
 """
 
 import itertools

@@ -1,7 +1,7 @@
 """Carry the pieces of a line through one ordinary forward pass.
 
-`Carrier` is a `TorchFunctionMode`: the model runs as it is, on the one input at the stretch's left end, and
-every call on a tensor that depends on the line is told apart:
+`Carrier` is an `inspection.calls.Interpreter`: the model runs as it is, on the one input at the stretch's left end,
+and every call on a tensor that depends on the line is one of three:
 
 - *straight* (convolution, batch norm, views, sums): acts on the tangents, one row for each piece;
 - a *unit of the table* (ReLU, max pooling, …): cuts the pieces in which it switches, then picks tangents;
