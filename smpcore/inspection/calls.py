@@ -131,9 +131,8 @@ class Call:
     def refuse_random(self) -> None:
         """Refuse a call that draws random numbers."""
         if self.op in RANDOM:
-            p, train = (self.kwargs.get(key, self.args[n] if len(self.args) > n else default)
-                        for n, key, default in ((1, "p", 0.5), (2, "training", True)))
-            if train and p > 0:
+            given = dict(zip(("input", "p", "training"), self.args, strict=False)) | self.kwargs
+            if given.get("p", 0.5) > 0 and given.get("training", given.get("train", True)):
                 raise refusal("random", self.place)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import smpcore
+from smpcore import attribute, paths, trace_line
 from smpcore.inspection import CallNames, Interpreter, Scope, call_site, refusals, tensors_in, watched
 from smpcore.inspection.refusals import SENTENCES, refusal, sentence
 
@@ -68,6 +69,19 @@ def test_an_answer_takes_the_place_of_a_unit_and_is_written_where_it_writes():
     with watched(model, doubled):
         found = model(x)
     assert found.tolist() == [[4.0, -4.0]]
+
+
+@pytest.mark.parametrize("call", [
+    lambda x: F.dropout(x, 0.5, training=False), lambda x: torch.dropout(x, 0.5, False), lambda x: F.dropout(x, 0.0),
+    lambda x: torch.dropout(x, p=0.5, train=False)])
+def test_dropout_that_is_off_is_followed(call):
+    start, end = torch.tensor([-1.0, 2.0]), torch.tensor([1.0, -1.0])
+    times = torch.linspace(0, 1, 11, dtype=torch.float64)
+    found = attribute(lambda x: call(torch.relu(x)), paths.line(start.double(), end.double()), times)
+    assert found.total.tolist() == pytest.approx([2.0, 3.0])
+    trace = trace_line(lambda x: call(torch.relu(x)), start, end)
+    assert trace.certified
+    assert trace.smp.tolist() == pytest.approx([2.0, 3.0])
 
 
 def test_tensors_are_found_in_lists_and_dictionaries():
