@@ -1,6 +1,6 @@
 """The command line, ``python -m smpcore`` or ``smpcore``: its commands ``why``, ``curve`` and ``relax``.
 
-What is typed becomes models, paths and numbers here; the work is done in the rooms.
+This file turns the arguments into models, paths and numbers; the rooms do the work.
 """
 
 import functools
@@ -34,7 +34,7 @@ except ModuleNotFoundError as error:
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Why does a network's output jerk, which of its layers make it so, and what would help?")
 _PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
-#: Inputs that `relax` is calibrated on at most.
+#: The most inputs on which `relax` calibrates.
 _CALIBRATION = 512
 
 Model = Annotated[str, typer.Argument(help="package.module:function that returns the model, or the model itself")]
@@ -62,7 +62,7 @@ class Crops(Sequence):
 
 
 def _in_sentences(command: Callable) -> Callable:
-    """What is wrong with what was given ends a command with its sentence and 2; Ctrl-C with 130."""
+    """End a command with exit code 2 and one sentence if an argument is wrong; with 130 after Ctrl-C."""
     @functools.wraps(command)
     def call(*args, **kwargs):
         try:
@@ -162,7 +162,7 @@ def _model(name: str, weights: Path | None, device: str) -> torch.nn.Module:
 
 
 def _settings(model, box, size, mean, std) -> dict:
-    """What `paths.picture` is told: as the model's ``picture_input`` says, and as was asked for."""
+    """The arguments of `paths.picture`: the model's ``picture_input``, and the options, which win."""
     asked = {"box": None if box is None else _numbers("box", box, 4), "size": size, "mean": mean, "std": std}
     return getattr(model, "picture_input", {"channels": 3}) | {key: value for key, value in asked.items()
                                                                if value is not None}

@@ -37,7 +37,7 @@ def load_model(name: str) -> torch.nn.Module:
     Returns
     -------
     torch.nn.Module
-        In evaluation mode if the function made it; as it is if it was there.
+        In evaluation mode if a function returned it; unchanged if the name is that of a model.
 
     Raises
     ------

@@ -80,12 +80,12 @@ class SplinePath:
         return torch.stack([self._loaded(int(n)) for n in index]).to(t)
 
     def _loaded(self, n: int) -> torch.Tensor:
-        """One input, kept as long as no more than a block's came after it."""
+        """One input; it is kept until more inputs than a block needs have been loaded after it."""
         held = self._held
         if n not in held:
             one = self.inputs[n]
             one = load_picture(one) if isinstance(one, str) or hasattr(one, "__fspath__") else one
-            one = np.array(one) if isinstance(one, np.ndarray) else one  # of a file that is only read, torch warns
+            one = np.array(one) if isinstance(one, np.ndarray) else one  # torch warns of arrays that are read-only
             first = next(iter(held.items()), None)
             known = {} if first is None else {f"inputs[{first[0]}]": first[1]}
             held[n] = _inputs(known | {f"inputs[{n}]": one})[-1]
@@ -98,7 +98,7 @@ class SplinePath:
 def through(inputs: Sequence, times: torch.Tensor | None = None, *, periodic: bool = False) -> SplinePath:
     """A path that passes through inputs at given times: the cubic spline, twice continuously differentiable.
 
-    Between the inputs it is a guess: it follows motion that the times resolve and invents what they do not.
+    Between the inputs the path is an interpolation: it is close to the true motion only where the times resolve it.
 
     Parameters
     ----------
@@ -121,9 +121,9 @@ def through(inputs: Sequence, times: torch.Tensor | None = None, *, periodic: bo
     Raises
     ------
     TypeError, ValueError
-        For fewer than two inputs, values that are not finite, inputs of several shapes or of none; times that are of
-        another number, not finite or do not increase. Of inputs that are loaded later, when they are; and for t beyond
-        the times.
+        For fewer than two inputs, values that are not finite, inputs without a common shape; times that are of
+        another number, not finite or do not increase; t beyond the times. Inputs that are loaded as they are needed are
+        checked then.
 
     Notes
     -----

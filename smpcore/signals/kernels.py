@@ -67,7 +67,7 @@ AT_ONCE, _MOST = 1 << 22, 1 << 28
 
 
 def components(length_scale: float | Sequence[float], variance: float | Sequence[float]) -> list[tuple[float, float]]:
-    """[(length, variance)] of a mixture; a single variance is shared out equally over the lengths."""
+    """[(length, variance)] of a mixture; a single variance is divided equally among the lengths."""
     lengths = _listed("length_scale", length_scale)
     variances = _listed("variance", variance)
     if is_number(variance):

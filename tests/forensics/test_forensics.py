@@ -65,9 +65,9 @@ WALK = np.random.default_rng(1).standard_normal(2001).cumsum()
 
 
 @pytest.mark.parametrize(("curve", "verdict", "reason"), [
-    (kinked_curve(), "kinked", "gathered in kinks"),
-    (np.abs((TIMES * 3) % 1 - 0.5), "kinked", "gathered in kinks"),
-    (SMOOTH, "smooth", "no kinks to speak of"),
+    (kinked_curve(), "kinked", "concentrated in kinks"),
+    (np.abs((TIMES * 3) % 1 - 0.5), "kinked", "concentrated in kinks"),
+    (SMOOTH, "smooth", "hardly any kinks"),
     (ONE_KINK[0.1], "cannot tell", "a few kinks stand out"),
     (ONE_KINK[0.02], "cannot tell", "a few kinks stand out"),
     (WALK.cumsum(), "cannot tell", "bending grows as the step shrinks"),
