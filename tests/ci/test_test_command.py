@@ -31,9 +31,10 @@ def test_an_instruction_set_that_is_not_there_is_skipped_with_a_word(name, own, 
 
 
 def test_torch_takes_the_instruction_set_that_it_is_told(monkeypatch):
-    assert command.own_set() == torch.backends.cpu.get_cpu_capability()
+    own = command.own_set()
+    assert own == torch.backends.cpu.get_cpu_capability()
     for name, told in command.SETS.items():
-        if not command.why_not(name, command.own_set(), platform.machine()):
+        if not command.why_not(name, own, platform.machine()):
             with monkeypatch.context() as patched:
                 for key, value in told.items():
                     patched.setenv(key, value)
