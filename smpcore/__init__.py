@@ -32,7 +32,7 @@ _MODULES = ("attribution", "benchmarks", "device", "diagnosis", "experiments", "
 #: Modules that are also found under an older or shorter name: ``from smpcore.results import start``.
 _ALSO = {
     "device": "arguments.device",
-    "results": "experiments.results", "benchmarks": "experiments.benchmarks", "training": "experiments.regressors",
+    "results": "experiments.results", "benchmarks": "experiments.benchmarks", "training": "models.regressors",
     "switches": "units.table", "propagation.rules": "propagation.closed_forms",
     "propagation.crossings": "propagation.closed_forms.crossing_variance",
     "propagation.spread": "propagation.closed_forms.spread", "propagation.layers": "propagation.given_weights",

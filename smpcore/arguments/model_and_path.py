@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["MOST_OUTPUTS", "checked_copy", "checked_inputs", "checked_times", "choose_outputs", "explained", "home_of",
+__all__ = ["MOST_OUTPUTS", "checked_copy", "checked_inputs", "checked_times", "choose_outputs", "home_of",
            "refuse_training", "runs", "with_gradients", "with_tangent"]
 
 #: The most outputs that are measured; with more, some have to be chosen.
@@ -174,38 +174,6 @@ def choose_outputs(found, outputs, samples: int) -> Tensor:
     if not chosen or len(chosen) > MOST_OUTPUTS:
         raise ValueError(f"outputs names {len(chosen)} outputs: name 1 to {MOST_OUTPUTS}")
     return found[:, chosen]
-
-
-@contextmanager
-def explained(watch):
-    """Replace torch's error for an operation without forward-mode AD: name the operation, and say what to do.
-
-    ``watch.place`` is the call, ``module.path:operation``, and ``watch.scope.model`` the model.
-    """
-    try:
-        yield
-    except (NotImplementedError, RuntimeError) as error:
-        text = str(error)
-        if "forward AD" not in text and "forward-mode" not in text and "jvp" not in text:
-            raise
-        if "custom autograd.Function" in text:
-            raise ValueError(
-                f"{watch.place.split(':')[0]} runs a custom autograd function without a forward-mode derivative: "
-                + _own_switch(watch.scope.model)
-                + "give it a static method jvp(ctx, *tangents); backward hooks and checkpoints are such functions: "
-                "remove the hooks, and call checkpoint(…, use_reentrant=False)") from error
-        raise ValueError(
-            f"{watch.place} has no forward-mode derivative in torch ({text.splitlines()[0][:160]}): write it with "
-            "operations that have one; for attention use torch.nn.attention.sdpa_kernel(SDPBackend.MATH), in place of "
-            "grid_sample a weighted sum; or measure with smp from samples") from error
-
-
-def _own_switch(model) -> str:
-    """How a model's own library replaces its memory-saving Swish by plain operations; empty where it has no switch."""
-    for path, module in model.named_modules() if isinstance(model, nn.Module) else ():
-        if callable(getattr(module, "set_swish", None)):
-            return f"call {'.'.join(filter(None, ('model', path)))}.set_swish(memory_efficient=False), or "
-    return ""
 
 
 @contextmanager

@@ -32,7 +32,7 @@ import smpcore
 from smpcore.arguments import checked_copy, checked_inputs, checked_times, choose_outputs, home_of, runs
 from smpcore.arguments import device as devices
 from smpcore.attribution import Attribution, Suggestion, attribute
-from smpcore.smoothing.unit_calls import UnitCall, watched
+from smpcore.inspection import Call, watched
 
 __all__ = ["CAUSES", "Diagnosis", "Part", "smooth_course", "why"]
 
@@ -287,7 +287,7 @@ def _shared_out(model, smooth: _Smoothed, count: int, outputs, back: Tensor) -> 
     def work(start, stop):
         calls, z = {}, None
 
-        def answer(call: UnitCall):
+        def answer(call: Call):
             seen = call.describe(smooth=True) if call.moves else None
             if seen is None:
                 return call.plain()
@@ -302,7 +302,7 @@ def _shared_out(model, smooth: _Smoothed, count: int, outputs, back: Tensor) -> 
 
             return call.answered_by(unit)
 
-        def beside(call: UnitCall):
+        def beside(call: Call):
             if call.moves:
                 behind["decoding", call.name, call.op] += 1
 

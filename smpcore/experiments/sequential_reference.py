@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from smpcore.arguments import TENSOR, Kind, checked, whole
-from smpcore.paths import line
 
 __all__ = ["SEQUENCE", "LineKinks", "slopes", "transform_line"]
 
@@ -89,7 +88,7 @@ def transform_line(model: nn.Sequential, start: Tensor, end: Tensor, *, parts: i
 
 def _switch_points(model: nn.Sequential, start: Tensor, end: Tensor, edges: tuple[Tensor, Tensor]) -> Tensor:
     times = torch.stack(edges)
-    rows = line(start, end)(times)
+    rows = _points(start, end, times)
     layers, before = list(model), None
     for layer, following in zip(layers, [*layers[1:], None], strict=True):
         if isinstance(layer, nn.ReLU):
@@ -104,6 +103,12 @@ def _switch_points(model: nn.Sequential, start: Tensor, end: Tensor, edges: tupl
         rows = rows if isinstance(layer, nn.ReLU) and isinstance(following, nn.MaxPool2d) else layer(rows)
         before = layer
     return times
+
+
+def _points(start: Tensor, end: Tensor, times: Tensor) -> Tensor:
+    if start.shape != end.shape:
+        raise ValueError(f"start {tuple(start.shape)} and end {tuple(end.shape)} differ in shape")
+    return start + times.reshape(-1, *[1] * start.dim()) * (end - start)
 
 
 def _insert(times: Tensor, rows: Tensor, found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -171,8 +176,8 @@ def _unfold(rows: Tensor, pool: nn.MaxPool2d) -> Tensor:
 
 def slopes(model: nn.Sequential, start: Tensor, end: Tensor, times: Tensor) -> Tensor:
     """Slopes ``(P,)`` of the first output, the tangent carried by hand: forward-mode AD would convolve three times."""
-    path = line(start, end)
-    rows, rates = path(times), path.slope(times)
+    rows = _points(start, end, times)
+    rates = (end - start).expand_as(rows)
     for layer in model:
         if isinstance(layer, nn.ReLU):
             rates, rows = rates * (rows > 0), layer(rows)

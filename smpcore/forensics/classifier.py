@@ -83,11 +83,11 @@ def bank_entry(recipe, curves: np.ndarray, test_error: float) -> dict:
     Parameters
     ----------
     recipe
-        A `smpcore.experiments.regressors.Recipe`.
+        A `smpcore.models.regressors.Recipe`.
     curves
         ``(paths, N)``: an output along each path.
     test_error
-        As `smpcore.experiments.regressors.Trained` has it.
+        As `smpcore.models.regressors.Trained` has it.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def bank_entry(recipe, curves: np.ndarray, test_error: float) -> dict:
 
 def make_bank(recipes, device="cpu") -> list[dict]:
     """Train every recipe and compute the features of its curves."""
-    from smpcore.experiments.regressors import train
+    from smpcore.models.regressors import train
     found = []
     for recipe in smpcore.need("tqdm").tqdm(recipes, desc="training"):
         trained = train(recipe, device=device)

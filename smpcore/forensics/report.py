@@ -27,6 +27,7 @@ from smpcore.arguments import Kind, checked
 from smpcore.forensics.abstention import row_of_features, unfit, verdict
 from smpcore.forensics.classifier import fit, logit, probability
 from smpcore.forensics.features import FEATURES, SAMPLES_NEEDED, curve_features
+from smpcore.metric.checks import as_tensor
 from smpcore.metric.estimator import smp
 
 __all__ = ["Report", "bank", "features", "probability_kinked", "report"]
@@ -90,7 +91,7 @@ def features(signal: torch.Tensor | np.ndarray) -> dict[str, float]:
     TypeError, ValueError
         As `report`, and for more than one curve.
     """
-    values, _ = _checked(signal, 1.0)
+    values, *_ = _checked(signal, 1.0)
     if len(values) > 1:
         raise ValueError(f"features are read from one curve (N,), not from {len(values)}: call it for each")
     return dict(zip(FEATURES, curve_features(values)[0].tolist(), strict=True))
@@ -123,8 +124,8 @@ def report(signal: torch.Tensor | np.ndarray, spacing: float = 1.0, *, confidenc
     Trained on small regressors of one kind. A smooth activation that is sharp enough (softplus with β of 20
     and more) is judged as kinked wherever the samples do not resolve its bends.
     """
-    values, total = _checked(signal, spacing)
-    rows, eps = curve_features(values), _rounding(signal)
+    values, total, eps = _checked(signal, spacing)
+    rows = curve_features(values)
     reasons = [unfit(value, row, eps, _head("kinked")) for value, row in zip(values, rows, strict=True)]
     fit_rows = rows[[reason is None for reason in reasons]]
     counts = {"confidence": float(confidence), "judged": len(fit_rows), "curves": len(values)}
@@ -161,35 +162,25 @@ def _mean_probability(head: str, rows: np.ndarray) -> float:
     return float(1 / (1 + np.exp(-logit(_head(head), rows).mean())))
 
 
-def _checked(signal, spacing: float) -> tuple[np.ndarray, float]:
-    """Curves (m, N) in float64, scaled to a magnitude of 1, and their mean SMP."""
-    try:
-        shape = tuple(np.shape(signal))
-    except ValueError:  # a ragged list, for which `smp` has a sentence
-        shape = ()
-    if len(shape) > 2:
-        raise ValueError(f"one curve (N,) or several of one network (m, N) are judged at a time, not {shape}")
-    if shape and shape[-1] < SAMPLES_NEEDED:
-        raise ValueError(f"a signal of {shape[-1]} samples is too short to judge: at least {SAMPLES_NEEDED} are needed")
-    if isinstance(signal, torch.Tensor) and signal.layout == torch.strided:
-        signal = signal.contiguous()  # several outputs, turned from (N, m) to (m, N), are not
-    total = torch.as_tensor(smp(signal, spacing)).double().cpu().reshape(-1).numpy()
+def _checked(signal, spacing: float) -> tuple[np.ndarray, float, float]:
+    """Curves (m, N) in float64, scaled to a magnitude of 1, their mean SMP, and what rounding may have done to a value
+    of 1 in the type that the signal came in."""
+    given, _ = as_tensor(signal)
+    if given.ndim > 2:
+        raise ValueError(f"one curve (N,) or several of one network (m, N) are judged at a time, not "
+                         f"{tuple(given.shape)}")
+    if given.ndim and given.shape[-1] < SAMPLES_NEEDED:
+        raise ValueError(f"a signal of {given.shape[-1]} samples is too short to judge: at least {SAMPLES_NEEDED} are "
+                         "needed")
+    total = smp(given.contiguous(), spacing).double().cpu().reshape(-1).numpy()
     if not len(total):
-        raise ValueError(f"there is no curve in a signal of shape {shape}")
-    values = signal.detach().double().cpu().numpy() if isinstance(signal, torch.Tensor) else np.asarray(signal)
-    values = np.atleast_2d(values.astype(np.float64, order="C"))
+        raise ValueError(f"there is no curve in a signal of shape {tuple(given.shape)}")
+    values = np.atleast_2d(given.double().cpu().numpy())
     if not np.ptp(values, axis=1).all():
         which = f"curve {int(np.ptp(values, axis=1).argmin())}" if len(values) > 1 else "the signal"
         raise ValueError(f"{which} is constant: move the input, or choose an output that depends on it")
-    return values / np.abs(values).max(1, keepdims=True), float(total.mean())
-
-
-def _rounding(signal) -> float:
-    """The rounding error of a value of 1 in the type that the signal came in."""
-    if isinstance(signal, torch.Tensor):
-        return torch.finfo(signal.dtype if signal.is_floating_point() else torch.float64).eps
-    kind = np.asarray(signal).dtype
-    return float(np.finfo(kind if kind.kind == "f" else np.float64).eps)
+    values = np.ascontiguousarray(values / np.abs(values).max(1, keepdims=True))
+    return values, float(total.mean()), torch.finfo(given.dtype).eps
 
 
 @functools.cache

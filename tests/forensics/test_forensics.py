@@ -10,8 +10,6 @@ import pytest
 import torch
 
 from smpcore import forensics, smp
-from smpcore.experiments import regressors
-from smpcore.experiments.regressors import Recipe, train
 from smpcore.forensics import __main__ as command
 from smpcore.forensics.classifier import (
     HEADS,
@@ -29,7 +27,8 @@ from smpcore.forensics.classifier import (
 from smpcore.forensics.features import FEATURES, curve_features
 from smpcore.forensics.training import PATHS, recipes, watch
 from smpcore.metric import ValueJumpWarning
-from smpcore.models import mlp, reference_cnn, reference_line
+from smpcore.models import mlp, reference_cnn, reference_line, regressors
+from smpcore.models.regressors import Recipe, train
 from smpcore.paths import circle, line
 
 pytestmark = pytest.mark.numeric

@@ -2,7 +2,7 @@
 
 Notebooks 07, 08 and 10 examine them. A `Recipe` holds everything that determines one network, its
 seed included: on the same machine it trains to the same network. The weights of some are shipped (`STORED`), so that
-notebooks have the same ones on every machine and need not train them; `python -m smpcore.experiments.regressors` trains
+notebooks have the same ones on every machine and need not train them; `python -m smpcore.models.regressors` trains
 and writes them.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from smpcore import paths
 from smpcore.arguments import FUNCTION, Kind, check, checked, one_of, optional, whole
 from smpcore.arguments import device as devices
-from smpcore.experiments.descent import adam
+from smpcore.models.descent import adam
 
 __all__ = ["ACTIVATIONS", "POOLINGS", "TASKS", "Recipe", "Trained", "regressor", "stored", "train"]
 

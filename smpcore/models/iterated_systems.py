@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from smpcore.experiments.descent import adam
+from smpcore.models.descent import adam
 
 __all__ = ["Forecaster", "mackey_glass", "prune", "train_field", "train_forecaster", "two_moons"]
 

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from smpcore.experiments.descent import adam
+from smpcore.models.descent import adam
 
 __all__ = ["RidgeCnn", "Ridges", "TwoPatchCnn", "patch_data", "ring_inputs", "train_patches", "train_ridges",
            "train_ring"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import smpcore
 from smpcore.arguments import POSITIVE, TENSOR, checked, one_of
-from smpcore.experiments.descent import adam
+from smpcore.models.descent import adam
 
 __all__ = ["GridCnn", "Heaviside", "Shallow", "SpikingGridCnn", "SpikingStress", "convex_network", "grid_scene",
            "train_grid_cnn", "train_shallow", "train_stress"]
