@@ -21,6 +21,7 @@ _COMPARISONS = frozenset("gt lt ge le eq ne greater less greater_equal less_equa
 _MONOTONE = frozenset("signbit logical_not bool long int short floor_divide floordiv isposinf isneginf bucketize "
                       "searchsorted".split())
 
+
 def follow(record: Record, run: LineCall, inputs: list[Rows]) -> list[Rows] | None:
     """Rows of a unit's outputs; None for a call that is not a unit of the table.
 
