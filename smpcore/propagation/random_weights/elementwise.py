@@ -6,27 +6,18 @@ import torch
 from torch import Tensor
 
 from smpcore.propagation.closed_forms.unit_rule import between_hinges, levels, refuse_jumps, two_slopes
-from smpcore.propagation.random_weights.sampling import as_many, drawn, matched, moments_of, once, paired
+from smpcore.propagation.random_weights.sampling import as_many, drawn, moments_of, once, paired, pulled
 from smpcore.propagation.random_weights.second_moments import (
     Field,
     crossing_rate,
-    diagonal,
     two_slope_field,
 )
 from smpcore.propagation.random_weights.stage import Stage
 
-__all__ = ["gated", "through", "unit"]
+__all__ = ["through", "unit"]
 
 # Positions whose quadrature is done at once.
 _AT_ONCE = 1 << 13
-
-
-def gated(gain: Tensor, mean_square: Tensor, derivative: Tensor | None) -> Tensor:
-    """Gains before an elementwise unit: mean squares by its mean squared derivative, draws by draws of it."""
-    if gain.dim() == 3:
-        return gain * diagonal(mean_square)
-    square = (gain**2).mean(2) * diagonal(mean_square)
-    return matched(as_many(gain, derivative.shape[2]) * derivative, square)
 
 
 def through(step, count: int, values: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,19 +72,19 @@ def unit(step, fields, run) -> Stage:
     derivative = passing()[2] if run.joint else None
 
     def pull(passed):
-        return lambda gain: [gated(gain, passed, derivative)]
+        return lambda gain: pulled(gain, lambda squares: squares * passed,
+                                   lambda draws: as_many(draws, derivative.shape[2]) * derivative)
 
     if field.gaussian and slopes is not None:
         if run.pool_behind():
             # Only the leader's crossings are seen, and only its slope counts: the pooling does both, from draws.
             return Stage(replace(field, gaussian=False, draw=draw, before=field), lambda gain: [gain])
         behind = replace(two_slope_field(field, slopes.product, slopes.square_step), draw=draw)
-        return Stage(behind, pull(torch.full_like(diagonal(field.value), slopes.product + slopes.square_step / 2)),
-                     rates(field))
+        return Stage(behind, pull(slopes.product + slopes.square_step / 2), rates(field))
     if not field.roots:
         raise ValueError(f"{step.name} acts on the inputs themselves: a linear or convolutional layer has to come "
                          "before it")
-    if field.gaussian and not field.pairs and field.given is None:
+    if field.gaussian and not field.pairs and not run.joint:
         moments, passed = _by_quadrature(step, field)
 
         behind = Field(*moments, field.channels, field.sides, field.flat, draw=draw, roots=field.roots)

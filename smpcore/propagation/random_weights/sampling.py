@@ -9,23 +9,20 @@ from torch import Tensor
 from smpcore.propagation.closed_forms.orthant import symmetric_root
 from smpcore.propagation.random_weights.second_moments import Field, diagonal
 
-__all__ = ["REPLICATES", "as_many", "drawn", "draws_for", "few_draws", "matched", "moments_of", "normal", "once",
-           "paired", "sampler", "windows_drawn"]
+__all__ = ["REPLICATES", "as_many", "drawn", "draws_for", "matched", "moments_of", "normal", "once", "paired", "pulled",
+           "sampled", "windows_drawn"]
 
 #: Independent sets of draws: each is carried to the end by itself, and their scatter is the Monte Carlo error.
 REPLICATES = 4
-# Positions above which fewer channels are drawn: their means are taken over positions as well.
-_LARGE = 4096
+# Positions above which fewer channels are drawn, as their means are taken over positions as well; and the most where
+# whole maps pass through weights drawn for them.
+_LARGE, _MOST_MIXED = 1024, 128
 
 
-def draws_for(positions: int) -> int:
+def draws_for(positions: int, mixed: bool = False) -> int:
     """Channels drawn in each replicate: many where the map is small."""
-    return int(min(4096, max(160 if positions <= _LARGE else 32, 2**15 // positions)))
-
-
-def few_draws(positions: int) -> int:
-    """Channels of each replicate where whole maps are drawn, every position with the others."""
-    return min(128, max(32, 2**15 // positions))
+    count = min(4096, max(160 if positions <= _LARGE else 32, 2**15 // positions))
+    return min(count, _MOST_MIXED) if mixed else count
 
 
 def once(make):
@@ -57,6 +54,11 @@ def matched(draws: Tensor, square: Tensor) -> Tensor:
     return draws * (square / (draws**2).mean(2).clamp(min=1e-300)).sqrt()[:, :, None]
 
 
+def pulled(gain: Tensor, squares, draws) -> list[Tensor]:
+    """Gains before a step: mean squares ``(R, P, N)`` by the one function, draws ``(R, P, M, N)`` by the other."""
+    return [squares(gain)] if gain.dim() == 3 else [matched(draws(gain), squares((gain**2).mean(2)))]
+
+
 def paired(*draws: tuple[Tensor, Tensor]) -> list[tuple[Tensor, ...]]:
     """Draws of as many channels each, the mirror images at the same places."""
     count = min(values.shape[2] for values, _ in draws) // 2
@@ -64,9 +66,9 @@ def paired(*draws: tuple[Tensor, Tensor]) -> list[tuple[Tensor, ...]]:
         [half[:, :, :count] for half in part.chunk(2, 2)], 2) for part in both) for both in draws]
 
 
-def sampler(field: Field, seed: int):
-    """A function that draws a Gaussian field: the same numbers at every call and every time."""
-    return once(lambda: _gaussian(field, seed))
+def sampled(field: Field, seed: int) -> Field:
+    """With draws of a Gaussian field: the same numbers at every call and every time."""
+    return replace(field, draw=once(lambda: _gaussian(field, seed)))
 
 
 def _gaussian(field: Field, seed: int) -> tuple[Tensor, Tensor]:
