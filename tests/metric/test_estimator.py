@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from smpcore import find_kinks, signals, smp
-from smpcore.metric import estimator
+from smpcore.metric.arrays import AT_ONCE
 
 pytestmark = pytest.mark.numeric
 
@@ -228,7 +228,7 @@ def test_a_batch_is_its_signals_one_by_one(monkeypatch):
     together = smp(values.reshape(2, 3, 801), spacing)
     alone = torch.stack([smp(row, spacing) for row in values])
     assert torch.allclose(together.flatten(), alone, rtol=1e-12)
-    monkeypatch.setitem(estimator._AT_ONCE, "cpu", 1)
+    monkeypatch.setitem(AT_ONCE, "cpu", 1)
     assert torch.allclose(smp(values, spacing), alone, rtol=1e-12)
 
 
