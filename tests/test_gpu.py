@@ -30,10 +30,10 @@ from smpcore import (
     trace_line,
     tracing,
 )
-from smpcore.experiments import regressors as training
 from smpcore.experiments.architectures import ARCHITECTURES
 from smpcore.experiments.benchmarks import forward_pass, sampled_slopes, transform_line
 from smpcore.models import cnn, mlp, reference_cnn, reference_line
+from smpcore.models import regressors as training
 from smpcore.paths import blob, circle, line
 from smpcore.propagation.closed_forms import crossing_variance as crossings
 

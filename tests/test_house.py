@@ -20,9 +20,9 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 #: The floor plan, from the ground up: a room imports rooms of lower floors only.
 FLOORS = (
-    {"arguments", "units", "paths", "device"},
-    {"inspection", "metric", "signals", "experiments", "plotting"},
-    {"attribution", "tracing", "propagation", "forensics", "models", "smoothing"},
+    {"arguments", "units", "paths"},
+    {"inspection", "metric", "signals", "models", "experiments", "plotting"},
+    {"attribution", "tracing", "propagation", "forensics", "smoothing"},
     {"diagnosis"},
 )
 #: What no prediction imports, so that predicted and measured stay two ways to one number.
@@ -136,10 +136,10 @@ EXTRAS = {
                 "cross_validate(bank(), 'kinked')"),
     "joblib": ("notebooks", "joblib", "from smpcore import models; models.face_network()"),
     "lz4": ("notebooks", "lz4", "from smpcore import models; models.face_network()"),
-    "snntorch": ("notebooks", "snntorch", "from smpcore.experiments.jumping_systems import SpikingStress; "
+    "snntorch": ("notebooks", "snntorch", "from smpcore.models.jumping_systems import SpikingStress; "
                  "SpikingStress({}, 1)"),
     "tqdm": ("notebooks", "tqdm", "from smpcore import forensics; forensics.make_bank([])"),
-    "typer": ("cli", "typer", "import smpcore.diagnosis.command_line"),
+    "typer": ("cli", "typer", "import smpcore; smpcore.need('typer')"),
     "transformers": ("architectures", "transformers", "from smpcore.experiments.architectures import build; "
                      "build('vit')"),
 }

@@ -15,45 +15,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smpcore import device as devices
-from smpcore.attribution.measurement import Measurement, chunk_size
+import smpcore
+from smpcore.arguments import checked_copy, checked_times, home_of, with_gradients
+from smpcore.arguments import device as devices
+from smpcore.attribution.measurement import LayerSmp, Measurement, chunk_size
 from smpcore.attribution.preflight import probe
 from smpcore.attribution.suggestion import Suggestion, suggest
 from smpcore.attribution.unexplained import Course, look_closer, refine
 from smpcore.attribution.watched_model import WatchedModel
-from smpcore.inspection.checks import checked_copy, checked_times, home_of, with_gradients
 from smpcore.inspection.module_scope import call_site
+from smpcore.inspection.refusals import refusal
 
 __all__ = ["Attribution", "LayerSmp", "attribute"]
 
 _PATIENCE = 4.0
+# Of kinds in figures: places in the cycle of colours of the caller's own style.
+_COLOURS = {"relu": "C0", "prelu": "C0", "max pool": "C1"}
 # Samples of one path, computed in other batches, agree to this.
 _SAME = {torch.float64: 1e-8, torch.float32: 1e-3}
-
-
-@dataclass(frozen=True)
-class LayerSmp:
-    """What one call adds.
-
-    Attributes
-    ----------
-    name
-        ``module.path:operation``, with ``#2``, ``#3`` for later calls of the same.
-    kind
-        In words: ``"relu"``, ``"max pool"``, …
-    units
-        How many units it has for one input.
-    switches
-        How often they switched between two samples, whether or not the output notices.
-    smp
-        ``(m,)`` its part of each output's SMP, in output units per unit of t.
-    """
-
-    name: str
-    kind: str
-    units: int
-    switches: int
-    smp: Tensor
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,8 +84,6 @@ class Attribution:
             True for one row for each call site: the calls ``relu``, ``relu#2``, ``relu#3``, … (iterations, time steps,
             stages of a solver) summed, units included. A function of a call's name gives the name of its row instead.
         """
-        import smpcore
-
         pd = smpcore.need("pandas")
         rows = [(layer.name, layer.kind, layer.units, layer.switches, output, smp)
                 for layer in _grouped(self.layers, group) for output, smp in enumerate(layer.smp.tolist())]
@@ -126,14 +103,13 @@ class Attribution:
         group
             As in `to_frame`.
         """
-        from smpcore.plotting import COLORS, PALETTE, plt
-
+        plt = smpcore.need("matplotlib.pyplot")
         layers = _grouped(self.layers, group)
         if ax is None:
             _, ax = plt.subplots(figsize=(9.0, 1.2 + 0.4 * max(len(layers), 2)))
         values = [float(layer.smp[output]) for layer in layers]
         kinds = list(dict.fromkeys(layer.kind for layer in layers))
-        colour = {kind: COLORS.get(kind, PALETTE[(3 + n) % len(PALETTE)]) for n, kind in enumerate(kinds)}
+        colour = {kind: _COLOURS.get(kind, f"C{3 + n}") for n, kind in enumerate(kinds)}
         for kind in kinds:
             rows = [n for n, layer in enumerate(layers) if layer.kind == kind]
             ax.barh(rows, [values[n] for n in rows], color=colour[kind], label=kind)
@@ -243,8 +219,7 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
         course = course or Course(moments, part)
         start = max(done - 1, 0)
         course.add(part, start, same)
-        done = start + len(part.values)
-        spent = time.monotonic() - begin
+        done, spent = start + len(part.values), time.monotonic() - begin
         if bar is None and done < len(times) and spent * (len(times) - done) / done > _PATIENCE:
             bar = _progress(len(times))
         if bar is not None:
@@ -253,15 +228,12 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
         bar.close()
     for name, layer in course.layers.items():
         if not bool(layer.smp.isfinite().all()):
-            raise ValueError(f"the gain from {name} to the output is not finite where it switches: some operation "
-                             "behind it is infinitely steep there, as a square root is at 0; add a small number "
-                             "inside it")
+            raise refusal("steep behind", name)
     course.close_seams(measurement.part)
     measure = functools.partial(measurement.in_chunks, size=size)
     unexplained = refine(measure, course, size, numbers) + look_closer(measure, course, dtype)
-    layers = [LayerSmp(name, layer.kind, layer.units, layer.switches, layer.smp)
-              for name, layer in course.layers.items()]
-    jumps = sum((layer.value_jumps for layer in course.layers.values()), torch.zeros_like(course.total))
+    layers = list(course.layers.values())
+    jumps = sum((layer.value_jumps for layer in layers), torch.zeros_like(course.total))
     return Attribution(times, course.values, course.slopes, course.total, jumps, layers, unexplained)
 
 
@@ -273,8 +245,8 @@ def _grouped(layers: list[LayerSmp], group: bool | Callable[[str], str]) -> list
     found = {}
     for layer in layers:
         found.setdefault((site(layer.name), layer.kind), []).append(layer)
-    return [LayerSmp(name, kind, sum(one.units for one in calls), sum(one.switches for one in calls),
-                     torch.stack([one.smp for one in calls]).sum(0)) for (name, kind), calls in found.items()]
+    return [LayerSmp(name, kind, *map(sum, zip(*((one.units, one.switches, one.smp, one.value_jumps) for one in calls),
+                                               strict=True))) for (name, kind), calls in found.items()]
 
 
 def _progress(count: int):

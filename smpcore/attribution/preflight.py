@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from smpcore.arguments import runs
 from smpcore.attribution.interpreter import spikes_as_steps
 from smpcore.attribution.switch_events import Layout, find_layout
 from smpcore.attribution.watched_model import WatchedModel, candidates
-from smpcore.inspection.checks import runs
 from smpcore.inspection.opaque_ops import Hidden, hidden_switches
+from smpcore.inspection.refusals import refusal, sentence
 
 __all__ = ["probe"]
 
@@ -72,9 +73,7 @@ def probe(watched: WatchedModel, times: Tensor, tolerance: float) -> tuple[dict[
     second = _once(watched, more, compare, str)
     if bool(first.isfinite().all()):
         if float((first - second[[0, 2]]).abs().max()) > tolerance * (1 + float(first.abs().max())):
-            raise ValueError("the model's output changes between calls with the same input (random numbers, a "
-                             "counter), or depends on the place in the batch or on its size: it is not a function of "
-                             "t; call model.eval(), fix the random numbers, or reset its state in forward")
+            raise refusal("varies", at="")
         _warn_of_custom(hidden, list(dict.fromkeys(customs)))
     return layouts, sum(numbers)
 
@@ -84,7 +83,7 @@ def _plainly(watched: WatchedModel, times: Tensor, others: Tensor) -> list[Hidde
     x = watched.inputs(times)
     bad = x.isnan().flatten(1).any(1).nonzero()
     if len(bad):
-        raise ValueError(f"the path's input is NaN at t = {float(times[int(bad[0, 0])]):g}")
+        raise refusal("nan path", t=float(times[int(bad[0, 0])]))
     with runs(watched.dtype, x, watched.model), spikes_as_steps(
             lambda name, x, level: _level(x, level) + 0 * x, str):
         hidden = hidden_switches(watched.model, x, watched.scope, watched.inputs(others))
@@ -96,8 +95,7 @@ def _plainly(watched: WatchedModel, times: Tensor, others: Tensor) -> list[Hidde
 
 def _check_numbers(layer: str, seen, times: Tensor) -> None:
     if any(bool(part.isnan().any()) for part in seen.inputs):
-        raise ValueError(f"the input of {layer} is NaN at t = {float(times[0]):g} or {float(times[-1]):g}: look at the "
-                         "path's input there, and at what stands before that layer")
+        raise refusal("nan", layer, t=(float(times[0]), float(times[-1])))
 
 
 def _once(watched: WatchedModel, times: Tensor, observe, custom):
@@ -111,5 +109,4 @@ def _warn_of_custom(hidden: list[Hidden], names: list[str]) -> None:
         return
     which = ", ".join(names) or "on the way to the output"
     ops = ", ".join(dict.fromkeys(found.op for found in inside if found.switches))
-    warnings.warn(f"the model runs a custom autograd function ({which}): what switches inside it is not counted"
-                  + (f", and {ops} does" if ops else ""), stacklevel=5)
+    warnings.warn(sentence("custom", which=which, does=f", and {ops} does" if ops else ""), stacklevel=5)

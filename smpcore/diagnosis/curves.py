@@ -17,7 +17,7 @@ __all__ = ["CurveDiagnosis", "diagnose_curve", "read_curve"]
 
 #: Fewest samples: those of `jump_share`, twice over, for the curve at half its rate.
 _FEWEST = 40
-#: Jumps over this part of the total variation are the cause.
+#: Above this share of the total variation, value jumps are the cause.
 _JUMPS = 0.05
 #: Σ|Δ²z|/h grows by this power of 1/h: 0 where the samples resolve the curve, up to 1 for kinks closer than they, 2 for
 #: white noise.
@@ -26,8 +26,8 @@ _NOISE, _COARSE = 1.4, 0.35
 _KINKS = 0.2
 _WORDS = {
     "value jumps": ("jumps of its value", "look for what is rounded, decoded by an argmax, or cut and joined"),
-    "noise": ("noise", "its frames are not one another's continuation: look for random numbers, or a jittering input"),
-    "kinks": ("kinks", "a network with ReLU or max pooling draws such curves: `smpcore why` says which layers"),
+    "noise": ("noise", "neighbouring samples differ at random: look for random numbers, or an input that jitters"),
+    "kinks": ("kinks", "networks with ReLU or max pooling make such curves: `smpcore why` shows which layers"),
     "too coarse": ("bends that the samples do not resolve",
                    "from these samples kinks cannot be told from sharp bends: record more samples a second"),
     "motion": ("smooth motion", "nothing jerks at this rate"),
@@ -36,7 +36,7 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class CurveDiagnosis:
-    """What a curve's samples say; `str` of it is for reading.
+    """What a curve's samples show; `str` gives it as text.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class CurveDiagnosis:
 
     @property
     def sentence(self) -> str:
-        """What the curve's jerk is mostly, and what to do about it."""
+        """The main cause of the curve's jerk, and what to do about it."""
         words, advice = _WORDS[self.cause]
         how = {"value jumps": f" ({self.jumps:.0%} of its total variation)",
                "kinks": f" ({self.kinks:.0%} of its change of slope)",
@@ -114,7 +114,7 @@ def diagnose_curve(signal, rate: float) -> CurveDiagnosis:
 
 
 def _at(z: torch.Tensor, rate: float, step: int) -> dict:
-    """Jitter measures of every so many samples."""
+    """Jitter measures from every ``step``-th sample."""
     few = z[::step].contiguous()
     h = step / rate
     try:

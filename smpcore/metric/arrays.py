@@ -18,7 +18,7 @@ Array = Tensor | np.ndarray
 
 # Samples worked on at a time: on a CPU they stay in its cache; on a GPU they keep it busy and bound the memory (about
 # 100 bytes each).
-AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 24}
+AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 24}
 
 
 def namespace(array: Array) -> ModuleType:

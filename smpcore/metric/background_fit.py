@@ -1,4 +1,4 @@
-"""The smooth background under suspected samples: a cubic through the nearest samples that no kink touches.
+"""The smooth background under suspected samples: a cubic through the nearest samples that no kink changes.
 
 Suspected samples in a run have the same neighbours, so there is one fit for each run; the fits of all runs are made
 together.
@@ -10,7 +10,7 @@ from smpcore.metric.arrays import Array, count, namespace, repeated, true_places
 
 __all__ = ["Background", "above_background"]
 
-# Largest leverage of a fit: where the cubic has more (over twice a sample's deviation), a lower degree is used too.
+# Largest leverage of a fit: where the cubic's is larger (its error over twice a sample's), a lower degree is tried too.
 _FAR = 4.0
 
 
@@ -52,7 +52,8 @@ def above_background(second: Array, suspected: Array, window: int, threshold: fl
     edges = xp.searchsorted(free, count(rows + 1, free) * samples)
     scarce = edges[1:] - edges[:-1] < points
     if scarce.any():  # Without enough samples that are not suspected there is no fit, and no kink is reported.
-        return above_background(second, suspected & ~scarce[:, None], window, threshold, known)
+        found = above_background(second, suspected & ~scarce[:, None], window, threshold, known)
+        return found._replace(suspected=suspected)
     first = true_places(xp.concatenate([suspected[:, :1], suspected[:, 1:] & ~suspected[:, :-1]], 1))
     last = true_places(xp.concatenate([suspected[:, :-1] & ~suspected[:, 1:], suspected[:, -1:]], 1))
     row, length = first // samples, last - first + 1
@@ -69,6 +70,7 @@ def above_background(second: Array, suspected: Array, window: int, threshold: fl
         begin = xp.where(start == low, row * samples, free.take(start))
         end = xp.where(start + points == high, (row + 1) * samples, free.take(start + points - 1))
         fresh = xp.searchsorted(changed, begin) < xp.searchsorted(changed, end, side="right")
+        fresh |= (samples - known.suspected.sum(1) < points).take(row)  # there was no fit
         first, length, start = first[fresh], length[fresh], start[fresh]
     near = free.take(start + count(points, free)[:, None])
     run = repeated(count(len(first), first), length)

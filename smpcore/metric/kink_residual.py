@@ -2,7 +2,7 @@
 
 A kink with jump J, a fraction α into a cell, adds (1−α)J and αJ to two neighbouring second differences: the
 sum of what it adds is J wherever it lies. To read that sum, the smooth background under it has to be known:
-it is interpolated through the nearest samples that no kink touches, one fit for each run of suspected samples.
+it is interpolated through the nearest samples that no kink changes, one fit for each run of suspected samples.
 """
 
 import math
@@ -20,9 +20,9 @@ _MAD = 1.4826
 _INTERPOLATION = [1 / 6, -4 / 6, 0.0, 1.0, 0.0, -4 / 6, 1 / 6]
 # What white noise of deviation 1 leaves of itself there.
 _GAIN = math.hypot(*_INTERPOLATION)
-# Near a lone kink the interpolation errs too, by 2/3 and by 1/6 of it two and three samples off. Where kinks
-# are few, the fit decides whether the former is a second kink. Where they are many, masking both would leave too few
-# samples for a background; a second kink is found after the first has been subtracted.
+# A kink also changes the interpolation two and three samples away, by 2/3 and by 1/6 of itself. Where kinks are few,
+# the fit decides whether the larger of these errors is a second kink. Where they are many, masking both would leave too
+# few samples for a background; a second kink is found after the first has been subtracted.
 _SIDELOBE, _SIDELOBE_CROWDED = 0.3, 0.67
 # Where kinks touch fewer of a row's samples than this, they cannot have moved its medians by more than 3%.
 _FEW = 1 / 50
@@ -41,16 +41,6 @@ class Parts(NamedTuple):
         """Sum of magnitudes of each row, ``(rows,)``."""
         # A part that does not stand out has its neighbour's sign, so that noise in it averages out.
         return namespace(self.jump).bincount(self.where // samples, self.jump * self.sign, rows)
-
-
-class _Reading(NamedTuple):
-    """What is known of rows, ``(B, n)`` each: samples beside kinks, those that stand out, and `Background`'s three."""
-
-    kinks: Array
-    standing: Array
-    suspected: Array
-    left: Array
-    strength: Array
 
 
 def kink_parts(second: Array, window: int, threshold: float, rounding: Array) -> tuple[Parts, Array]:
@@ -73,32 +63,35 @@ def kink_parts(second: Array, window: int, threshold: float, rounding: Array) ->
     parts
         Of all rows.
     noise
-        ``(B,)``, the robust deviation of what interpolation leaves where no kink is.
+        ``(B,)``, the robust deviation of the interpolation error where there is no kink.
     """
     samples = second.shape[1]
     noise, missed, wide = _missed(second, threshold, rounding, _SIDELOBE)
     hits = _grown(_sharp(wide, missed))
-    reading = _examined(second, hits, noise, window, threshold)
-    # Rows with many kinks, or with too few samples left for a background. Kinks raised these rows' medians, so that
-    # others were missed: subtract those found, and look again.
-    crowded = true_places((reading.kinks.sum(1) > _FEW * samples)
+    found = _examined(second, hits, noise, window, threshold)
+    standing = _standing(found, noise, threshold)
+    # Rows with many kinks, or with too few samples left for a background. Their kinks raised these rows' medians, so
+    # that others were missed: subtract those found and test again.
+    crowded = true_places((found.suspected.sum(1) > _FEW * samples)
                           | (samples - hits.sum(1) < max(window - 1, samples / 2)))
     for _ in range(_MORE_PASSES):
         if not len(crowded):
             break
         rows = crowded if len(crowded) < len(second) else slice(None)  # a view where it is all of them
-        before = _Reading(*(column[rows] for column in reading))
-        noise[rows], after = _again(second[rows], rounding[rows], before, window, threshold)
-        # A pass depends on these two alone: a row in which they are as before would give what it gave.
-        moved = ((after.left != before.left) | (after.standing != before.standing)).any(1)
-        for column, part in zip(reading, after, strict=True):
+        before, stood = Background(*(column[rows] for column in found)), standing[rows]
+        noise[rows], after = _again(second[rows], rounding[rows], before, stood, window, threshold)
+        stands = _standing(after, noise[rows], threshold)
+        # A pass depends on these two alone: a row in which neither changed gives the same result as before.
+        moved = ((after.left != before.left) | (stands != stood)).any(1)
+        for column, part in zip((*found, standing), (*after, stands), strict=True):
             column[rows] = part
         crowded = crowded[moved]
-    return _signed(reading), noise
+    return _signed(found, standing), noise
 
 
-def _again(second: Array, rounding: Array, before: _Reading, window: int, threshold: float) -> tuple[Array, _Reading]:
-    """Noise and reading of rows from which the kinks found so far are taken out before looking."""
+def _again(second: Array, rounding: Array, before: Background, stood: Array, window: int,
+           threshold: float) -> tuple[Array, Background]:
+    """Noise and background of rows after the kinks found so far have been subtracted."""
     clean = second - before.left
     noise, missed, wide = _missed(clean, threshold, rounding, _SIDELOBE_CROWDED)
     # A coarser test, which uses neighbours alone: samples whose own second difference stands out.
@@ -108,18 +101,20 @@ def _again(second: Array, rounding: Array, before: _Reading, window: int, thresh
     bent &= sharp
     # The ends have no second difference: each is taken with its neighbour.
     bent[:, 0], bent[:, -1] = bent[:, 1], bent[:, -2]
-    hits = _grown(missed & sharp | before.standing) | bent
-    return noise, _examined(second, hits, noise, window, threshold, before)
+    return noise, _examined(second, _grown(missed & sharp | stood) | bent, noise, window, threshold, before)
 
 
 def _examined(second: Array, hits: Array, noise: Array, window: int, threshold: float,
-              known: _Reading | None = None) -> _Reading:
+              known: Background | None = None) -> Background:
     """Fit the background under all samples that were hit; then again without those that did not stand out."""
-    limit = (threshold / _GAIN * noise)[:, None]
-    under_hits = above_background(second, hits, window, threshold, known and Background(*known[2:]))
-    kinks = _grown(under_hits.strength > limit)
-    under_kinks = above_background(second, kinks, window, threshold, known and under_hits)
-    return _Reading(kinks, under_kinks.strength > limit, *under_kinks)
+    under_hits = above_background(second, hits, window, threshold, known)
+    beside_kinks = _grown(_standing(under_hits, noise, threshold))
+    return above_background(second, beside_kinks, window, threshold, known and under_hits)
+
+
+def _standing(found: Background, noise: Array, threshold: float) -> Array:
+    """Whether each sample stands out of its row's noise ``(B,)``."""
+    return found.strength > (threshold / _GAIN * noise)[:, None]
 
 
 def _missed(second: Array, threshold: float, rounding: Array, sidelobe: float) -> tuple[Array, Array, Array]:
@@ -170,12 +165,12 @@ def _grown(mask: Array) -> Array:
     return grown
 
 
-def _signed(reading: _Reading) -> Parts:
+def _signed(found: Background, standing: Array) -> Parts:
     """Give parts that do not stand out the sign of the larger neighbour that does; drop those without one."""
-    xp, where = namespace(reading.left), true_places(reading.suspected)
-    left, standing = reading.left.take(where), reading.standing.take(where)
-    own, joined = left * standing, xp.zeros_like(left)
-    joined[1:] = (where[1:] - where[:-1] == 1) & (where[1:] % reading.left.shape[1] > 0)
+    xp, where = namespace(standing), true_places(found.suspected)
+    left = found.left.take(where)
+    own, joined = left * standing.take(where), xp.zeros_like(left)
+    joined[1:] = (where[1:] - where[:-1] == 1) & (where[1:] % standing.shape[1] > 0)
     before, after = xp.zeros_like(left), xp.zeros_like(left)
     before[1:], after[:-1] = own[:-1] * joined[1:], own[1:] * joined[1:]
     sign = xp.sign(xp.where(own != 0, own, xp.where(abs(before) >= abs(after), before, after)))

@@ -8,8 +8,18 @@ from pathlib import Path
 
 import torch
 
-from smpcore.arguments import FUNCTION, MODULE, TIMES, checked, optional, several, whole
-from smpcore.inspection.checks import _MOST_OUTPUTS, checked_copy, home_of
+from smpcore.arguments import (
+    FUNCTION,
+    MODULE,
+    MOST_OUTPUTS,
+    TIMES,
+    checked,
+    checked_copy,
+    home_of,
+    optional,
+    several,
+    whole,
+)
 from smpcore.paths.lines import line
 
 __all__ = ["check_fit", "load_model", "load_path"]
@@ -26,7 +36,7 @@ def load_model(name: str) -> torch.nn.Module:
     Returns
     -------
     torch.nn.Module
-        In evaluation mode if the function made it; as it is if it was there.
+        In evaluation mode if a function returned it; unchanged if the name is that of a model.
 
     Raises
     ------
@@ -127,9 +137,9 @@ def check_fit(model: torch.nn.Module, path: Callable, times: torch.Tensor, outpu
 
 
 def _check_outputs(outputs: list[int], count: int) -> None:
-    if not outputs and count > _MOST_OUTPUTS:
+    if not outputs and count > MOST_OUTPUTS:
         raise ValueError(f"outputs = []: the model has {count} outputs, and each takes a backward pass: name at most "
-                         f"{_MOST_OUTPUTS} of them, as [0, 1]")
+                         f"{MOST_OUTPUTS} of them, as [0, 1]")
     for index in outputs:
         if not 0 <= index < count:
             raise ValueError(f"outputs = {outputs}: the model has outputs 0 to {count - 1}")

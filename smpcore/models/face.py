@@ -162,8 +162,8 @@ def face_network(weights: str | Path | None = None) -> FaceNetwork:
     ModuleNotFoundError
         Where the package is not installed.
     TypeError, ValueError
-        For weights that are not a path; for a file that is not there, or whose SHA-256 is not the known one: it is a
-        pickle, and reading one runs whatever code it holds.
+        For weights that are not a path; for a file that is not there, or whose SHA-256 is not the known one, because
+        it is a pickle, and reading a pickle runs the code in it.
     """
     return _trained(FaceNetwork(), "onet.lz4", weights)
 
@@ -254,20 +254,20 @@ def face_pipeline(source: Source = "grace_hopper.jpg", box: Sequence[float] = (1
     box
         About where boxes will be, in pixels: the picture is filtered for crops of a box of this size.
     stages
-        Of ``"proposal"``, ``"refine"`` and ``"landmarks"``, in order. Where the last is not ``"landmarks"``, the
-        corrected box is what comes out, (P, 4).
+        Some of ``"proposal"``, ``"refine"`` and ``"landmarks"``, in order. If the last is not ``"landmarks"``, the
+        output is the corrected box, (P, 4).
     networks
-        In the place of a stage's trained network, by the stage's name, such as one made smooth.
+        Networks that replace the trained ones, by the stage's name, for instance one made smooth.
 
     Returns
     -------
     FacePipeline
-        In evaluation mode, float64. A box behind the picture's edge sees 0 there, mid-grey.
+        In evaluation mode, float64. Outside the picture the crops are 0, mid-grey.
 
     Raises
     ------
     ValueError
-        As `smpcore.paths.picture`; for stages that are not there, and for networks of stages that are not asked for.
+        As `smpcore.paths.picture`; for unknown stages, and for networks of stages that are not in ``stages``.
     """
     if not stages or any(name not in _STAGES for name in (*stages, *networks)) or not set(networks) <= set(stages):
         raise ValueError(f"stages = {stages!r} with networks for {sorted(networks)}: stages are of {list(_STAGES)}, "

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._pytree import tree_leaves
 
-from smpcore.inspection.checks import home_of, refuse_training
+from smpcore.arguments import home_of, refuse_training
+from smpcore.inspection.calls import Opening
 from smpcore.inspection.elementwise_modules import ElementwiseModule, elementwise
-from smpcore.inspection.module_scope import CallNames, Opening, Scope, call_site, eagerly
+from smpcore.inspection.module_scope import CallNames, Scope, call_site, eagerly
 from smpcore.units import TABLE, Hinges, canonical, describe
 from smpcore.units.elementwise import ELEMENTWISE
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from smpcore.inspection import with_tangent
+from smpcore.arguments import with_tangent
 
 __all__ = ["chosen_times", "inputs", "motion"]
 

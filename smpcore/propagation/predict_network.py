@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from smpcore.inspection.checks import checked_times, home_of, with_gradients
+from smpcore.arguments import checked_times, home_of, with_gradients
 from smpcore.propagation.layer_graph import steps
 from smpcore.propagation.measured_moments import predict_from_reference
 from smpcore.propagation.path_nodes import chosen_times, inputs

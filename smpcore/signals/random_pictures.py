@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from smpcore.arguments import checked, several, whole
-from smpcore.device import resolve
+from smpcore.arguments.device import resolve
 from smpcore.paths.checks import generator
 from smpcore.signals.kernels import ABOVE_0, AT_ONCE, GRID, NUMBER, check_size
 
@@ -29,7 +29,7 @@ def moving_pictures(samples: int, duration: float, *, height: int, width: int, c
                     seed: int = 0, device: str | torch.device = "cpu") -> PictureSignals:
     """Smooth random pictures (a 2-D Gaussian field, RBF) that drift: neighbouring pixels with exact slopes.
 
-    Pixel (i, j) sees the field at (i + v₁t, j + v₂t). The field is a Fourier series, summed exactly at
+    Pixel (i, j) shows the field at (i + v₁t, j + v₂t). The field is a Fourier series, summed exactly at
     every position, so nothing is interpolated; its period is longer than the path.
 
     Parameters
@@ -37,7 +37,7 @@ def moving_pictures(samples: int, duration: float, *, height: int, width: int, c
     samples, duration, count, seed, device
         As in `gaussian_process`.
     height, width
-        Pixels that are looked at.
+        Pixels of each picture.
     length_scale
         Of the field, in pixels.
     velocity
@@ -95,8 +95,8 @@ def _sum_series(pixel_rows: Tensor, pixel_columns: Tensor, down: Tensor, right: 
 
 
 def _torus(size: int, drift: float, length: float) -> tuple[Tensor, Tensor]:
-    """Frequencies of one axis and their power: long enough not to wrap, high enough to miss nothing."""
-    # The correlation round the back of the torus is below exp(−6²/2) ≈ 1e-8; so is the power left out.
+    """Frequencies of one axis and their power: errors from the period and the highest frequency are about 1e-8."""
+    # Positions a period apart correlate by less than exp(−6²/2) ≈ 1e-8; the power left out is as small.
     around = size + drift + 6 * length
     step = 2 * math.pi / around
     check_size((2.1 * around / length) ** 2, f"a field {around:.3g} pixels long, of length_scale {length:.3g}")

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from smpcore.arguments import MODULE, TENSOR, Kind, checked, optional, several
-from smpcore.inspection import CallNames, checked_copy
-from smpcore.smoothing.penalties import curvature_penalty, expected_smp
+from smpcore.arguments import MODULE, TENSOR, Kind, checked, checked_copy, optional, several
+from smpcore.inspection.calls import Call, watched
+from smpcore.inspection.module_scope import CallNames
+from smpcore.smoothing.penalties import curvature_penalty, expected_smp, flat_outputs
 from smpcore.smoothing.soft_units import softened
-from smpcore.smoothing.unit_calls import UnitCall, flat_outputs, watched
 from smpcore.units import Selection, unfollowed
 
 __all__ = ["Relaxed", "relax"]
@@ -198,7 +198,7 @@ class _Survey:
                 raise ValueError(f"the model does not take calibration inputs of shape {tuple(x.shape)}: "
                                  f"{str(error).splitlines()[0][:200]}") from error
 
-    def _answer(self, call: UnitCall):
+    def _answer(self, call: Call):
         if not call.moves:
             return call.plain()
         name = self._names.new(call.path, call.op)
@@ -220,7 +220,7 @@ class _Survey:
                                          call.channels, size, in_place, result is not y)
         return result
 
-    def _beside(self, call: UnitCall):
+    def _beside(self, call: Call):
         advice = unfollowed(call.op, call.args, call.kwargs)
         if call.moves and advice:
             self.left[f"{call.path}:{call.op}"] = advice

@@ -15,7 +15,7 @@ class Hinge(NamedTuple):
     Attributes
     ----------
     at
-        Where its input switches it: a number, or a tensor that broadcasts to the input.
+        The input at which the unit switches: a number, or a tensor that broadcasts to the input.
     below, above
         The unit's derivative with respect to its input on either side, at the threshold.
     step
@@ -36,7 +36,7 @@ class Hinges(NamedTuple):
     kind
         In words.
     input
-        What crosses the thresholds.
+        The tensor that crosses the thresholds.
     hinges
         The thresholds, in increasing order; none for a smooth unit.
     output

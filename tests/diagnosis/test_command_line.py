@@ -15,7 +15,7 @@ import torch
 pytest.importorskip("typer", reason="the command line is an extra")
 from typer.testing import CliRunner
 
-from smpcore.diagnosis import command_line
+from smpcore import __main__ as command_line
 
 MODULE = '''
 import torch
@@ -183,7 +183,7 @@ def test_ctrl_c_ends_it_quietly(folder):
     # A shell's background jobs ignore Ctrl-C, and what they start inherits that.
     heard = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=heard, env={
-            **os.environ, "PYTHONPATH": str(Path(command_line.__file__).parent.parent.parent),
+            **os.environ, "PYTHONPATH": str(Path(command_line.__file__).parent.parent),
             "PYTHONUNBUFFERED": "1"}) as process:
         process.stderr.read(1)  # the path is asked for inputs
         process.send_signal(signal.SIGINT)
@@ -195,7 +195,7 @@ def test_ctrl_c_ends_it_quietly(folder):
 
 
 def test_without_its_library_the_command_names_the_extra():
-    program = "import sys; sys.modules['typer'] = None; import smpcore.__main__ as run; run.main()"
+    program = "import sys; sys.modules['typer'] = None; import smpcore.__main__"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert found.returncode == 1
     assert "pip install 'smpcore[cli]'" in found.stderr

@@ -73,6 +73,25 @@ def test_all_runs_together_are_the_fit_of_each(window, dense):
     assert dense == 0.0 or stands_out.any()
 
 
+@pytest.mark.parametrize("moved", [0.0, 0.01, 0.3])
+def test_what_is_known_of_other_suspects_changes_nothing(moved):
+    second, where, _ = suspects(7, 100, 5, 0.1)
+    before = torch.zeros(7, 100, dtype=torch.bool)
+    before.view(-1)[where] = True
+    before[3, 4:] = True  # too few samples for a background
+    other = torch.rand(7, 100, generator=torch.Generator().manual_seed(1)) < moved
+    after = torch.where(other, ~before, before)
+    after[3] = before[2]
+    for now in (after, torch.zeros_like(before)):
+        known = background_fit.above_background(second, before, 9, 1.0)
+        found = background_fit.above_background(second, now, 9, 1.0, known)
+        anew = background_fit.above_background(second, now, 9, 1.0)
+        assert torch.equal(found.suspected, anew.suspected)
+        for column in ("left", "strength"):
+            torch.testing.assert_close(getattr(found, column), getattr(anew, column), rtol=1e-9, atol=1e-9)
+        assert bool(found.left.any()) == bool(now.any())
+
+
 def test_a_bend_across_a_long_run_is_not_a_kink():
     """Twenty suspects on a smooth bend that a cubic misses, beside a run with a kink on it."""
     x = torch.arange(60.0, dtype=torch.float64)

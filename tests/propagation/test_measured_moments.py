@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from smpcore import attribute, models, paths, propagation
-from smpcore.experiments import regressors as training
+from smpcore.models import regressors as training
 from smpcore.propagation import measured_moments
 
 pytestmark = pytest.mark.numeric

@@ -18,7 +18,7 @@ from functools import singledispatch
 import torch
 from torch import Tensor, nn
 
-from smpcore.inspection.checks import refuse_training
+from smpcore.arguments import refuse_training
 from smpcore.propagation.given_weights.elementwise import unit
 from smpcore.propagation.given_weights.max_pool import max_pool
 from smpcore.propagation.given_weights.statistics import Statistics

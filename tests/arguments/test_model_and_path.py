@@ -6,7 +6,7 @@ from torch import nn
 from torch.autograd import forward_ad
 
 from smpcore import attribute, paths, trace_line
-from smpcore.inspection import refuse_training, with_tangent
+from smpcore.arguments import refuse_training, with_tangent
 
 START, END = torch.linspace(-1, -0.7, 4, dtype=torch.float64), torch.linspace(2, 1.1, 4, dtype=torch.float64)
 TIMES = torch.linspace(0, 1, 11, dtype=torch.float64)
@@ -61,7 +61,7 @@ class Two(nn.Module):
 
 
 @pytest.mark.parametrize(("model", "words"), [
-    (Asserts(), r"AssertionError at .*test_checks.py:\d+, raise AssertionError"),
+    (Asserts(), r"AssertionError at .*test_model_and_path.py:\d+, raise AssertionError"),
     (Two(), r"takes 2 inputs \(image, mask\): a wrapper with one tensor is wanted"),
     (lambda x, y: x + y, r"takes 2 inputs \(x, y\)"),
     (lambda x: {}["nothing"], "does not run on inputs .*nothing"),
