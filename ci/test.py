@@ -69,7 +69,7 @@ def stages(everything, sets):
     sets
         Names of `SETS` to run beside the processor's own set.
     """
-    python, cores = sys.executable, environment.cores()
+    python, cores = sys.executable, str(environment.cores())
     where = {name: f" on {NAMES[name]}" for name in sets}
     settings = [("", 1, {})]  # of each: words for its name, threads, additional environment variables
     if everything:
@@ -81,18 +81,18 @@ def stages(everything, sets):
                      for name in sets]
 
     def pytest(what, words, threads, more, *options):
-        jobs = str(max(1, cores // threads))
+        # As many processes as cores, also of several threads each: what they run is on one thread most of the time.
+        # Files in their own order: else the one of few, long tests would be begun last, and every core but one wait.
         count = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         if threads > 1:
             # MKL, and PyTorch with it, would take no more threads than there are cores; and threads that wait for one
             # another actively take a busy machine's time from those that they wait for.
             count.update(MKL_DYNAMIC="FALSE", OMP_WAIT_POLICY="PASSIVE")
-        return (what + words, [python, "-m", "pytest", "-q", "-n", jobs, "--dist", "loadfile", *options],
-                {**count, **more})
+        return (what + words, [python, "-m", "pytest", "-q", "-n", cores, "--dist", "loadfile",
+                              "--no-loadscope-reorder", *options], {**count, **more})
 
-    # As many processes as cores, so one thread each.
     parameters = [python, "ci/run.py", "--here", "--file", "notebooks/parameters/check.yaml", "--output", "runs/check",
-                  "--jobs", str(cores)]
+                  "--jobs", cores]
     nbval = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", "ci/sanitize.cfg", "--nbval-cell-timeout",
              "1200", "--nbval-kernel-startup-timeout", "600", "notebooks"]
     found = [("style", [python, "-m", "ruff", "check", "."], {}),

@@ -169,7 +169,8 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
         None for all (at most 64), indices into the output flattened to (P, m), or a callable from what the model
         returns to a tensor (P, m).
     chunk
-        Samples at once, at least 2; memory grows with it, the result does not depend on it.
+        Samples at once, at least 2; memory grows with it, the result does not depend on it. By itself as many as
+        `measurement.chunk_size` gives, halved where memory runs out.
     dtype
         In which everything but the times is computed.
 

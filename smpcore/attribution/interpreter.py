@@ -1,9 +1,8 @@
 """Run a model and see every unit that can switch, whatever it is called by.
 
-`Watch` is a `TorchFunctionMode` around one forward pass with a tangent (forward-mode AD). Operations of
-`units.TABLE` are handed to an observer; tangents of convolutions and linear layers are taken by hand, which
-halves their cost; what switches and is not followed leaves a mark on its result, which travels to whatever
-depends on it.
+`Watch` is an `inspection.calls.Interpreter` around one forward pass with a tangent (forward-mode AD). Operations of
+`units.TABLE` are handed to an observer; tangents of convolutions and linear layers are taken by hand, which halves
+their cost; what switches and is not followed leaves a mark on its result, which travels to whatever depends on it.
 """
 
 import itertools
@@ -19,7 +18,7 @@ from torch.utils._pytree import tree_map_only
 
 from smpcore.inspection.calls import Call, Interpreter, tensors_in
 from smpcore.inspection.module_scope import Scope, in_custom_function
-from smpcore.inspection.operations import AFFINE, FORM_OF, ON_NO_SIDE, TAKES_OUT, takes_form_alone
+from smpcore.inspection.operations import FORM_OF, ON_NO_SIDE, TAKES_OUT, takes_form_alone
 from smpcore.inspection.refusals import refusal, sentence
 from smpcore.units import TABLE, UNFOLLOWED, Selection, Steps, moves, unfollowed
 
@@ -77,8 +76,7 @@ class Watch(Interpreter):
             # Detach: Python reads a plain number.
             args, kwargs = tree_map_only(Tensor, Tensor.detach, (call.args, call.kwargs))
             return call.func(*args, **kwargs)
-        # torch.batch_norm has its arguments in another order, and a derivative of its own.
-        if moving and op in AFFINE and call.func is not torch.batch_norm:
+        if moving and call.is_affine:
             result = self._affine(call)
         elif of_data or op == "detach":
             # The value goes on, and its slope with it.
@@ -105,18 +103,15 @@ class Watch(Interpreter):
 
     def _affine(self, call: Call):
         """The output of what is affine in its input; its slope is the same without an offset, in one call more."""
-        given = {"bias": None} | dict(zip(AFFINE[call.op], call.args, strict=False)) | call.kwargs
+        given, linear = call.affine_parts()
         if given.get("training"):
             raise refusal("by the batch", call.path)
-        x = given.pop("input")
-        if not moves(x) or any(moves(part) for part in tensors_in(given)):
+        if [id(part) for part in call.tensors if moves(part)] != [id(given["input"])]:
             return call.plain()
-        value, slope = forward_ad.unpack_dual(x)
-        offsets = {key: None if part is None or key == "bias" else torch.zeros_like(part)
-                   for key, part in given.items() if key in ("bias", "running_mean")}
+        value, slope = forward_ad.unpack_dual(given["input"])
         with torch.no_grad():
-            slope = call.func(slope.detach(), **(given | offsets))
-        return forward_ad.make_dual(call.func(value, **given), slope)
+            slope = call.func(**(linear | {"input": slope.detach()}))
+        return forward_ad.make_dual(call.func(**(given | {"input": value})), slope)
 
     def _unit(self, call: Call):
         layer = self.names.new(call.path, call.op)

@@ -34,7 +34,7 @@ _TOGETHER = {torch.float64: 1e-7, torch.float32: 1e-5}
 
 
 @dataclass(frozen=True)
-class Call:
+class Observed:
     """One call that can switch, in one chunk."""
 
     kind: str
@@ -159,7 +159,7 @@ class Measurement:
     def _part(self, times, start, stops, weight) -> Part:
         ends = start == 0, len(times) - 2 if stops else None
         width = times.diff()
-        calls: dict[str, Call] = {}
+        calls: dict[str, Observed] = {}
 
         def observe(name, seen, edge, value, where):
             with torch.no_grad():
@@ -173,7 +173,7 @@ class Measurement:
                 raise refusal(kind, n=max(start, 0) + int(bad[0]), t=float(times[int(bad[0])]))
         return self._shared_out(value, slopes, calls, width.to(slopes)[:, None], weight)
 
-    def _observed(self, name, seen, edge, value, where, width, ends, weight) -> Call:
+    def _observed(self, name, seen, edge, value, where, width, ends, weight) -> Observed:
         samples = len(width) + 1
         layout = self._layout(name)
         kinks, jumps = None, None
@@ -194,7 +194,7 @@ class Measurement:
         if weight is not None:
             kinks, jumps = (each and joined_events([selected(each, weight[each.interval] != 0)])
                             for each in (kinks, jumps))
-        return Call(seen.kind, value.numel() // samples, kinks, jumps, edge, shape, layout)
+        return Observed(seen.kind, value.numel() // samples, kinks, jumps, edge, shape, layout)
 
     def _layout(self, name) -> Layout:
         if name not in self.layouts:
@@ -203,7 +203,7 @@ class Measurement:
             raise refusal("mixes", name)
         return self.layouts[name]
 
-    def _shared_out(self, value: Tensor, slopes: Tensor, calls: dict[str, Call], width: Tensor, weight) -> Part:
+    def _shared_out(self, value: Tensor, slopes: Tensor, calls: dict[str, Observed], width: Tensor, weight) -> Part:
         """One backward pass for each output; then only sums are kept, of each layer and of each interval."""
         values = value.detach()
         turn = slopes.diff(dim=0)
@@ -254,7 +254,7 @@ def chunk_size(device: str, numbers: float) -> int:
     return max(2, min(_LARGEST, samples) + 1)
 
 
-def _gains(value: Tensor, calls: dict[str, Call]) -> dict:
+def _gains(value: Tensor, calls: dict[str, Observed]) -> dict:
     """Kinks and jumps of all calls that have any: names, counts, events, and gains ``(E, m)`` at start and end."""
     active = {name: call for name, call in calls.items() if call.kinks or call.jumps}
     if not active or not value.requires_grad:
@@ -278,7 +278,7 @@ def _gains(value: Tensor, calls: dict[str, Call]) -> dict:
     return result
 
 
-def _gains_at(call: Call, events: Events, gain: Tensor | None, samples: int) -> tuple[Tensor, Tensor]:
+def _gains_at(call: Observed, events: Events, gain: Tensor | None, samples: int) -> tuple[Tensor, Tensor]:
     """The gain ``(E,)`` of each switching unit, at the interval's start and at its end."""
     if gain is None:
         return (torch.zeros_like(events.early),) * 2
@@ -286,7 +286,7 @@ def _gains_at(call: Call, events: Events, gain: Tensor | None, samples: int) -> 
     return rows[events.interval, events.unit], rows[events.interval + 1, events.unit]
 
 
-def _switches(call: Call, weight: Tensor | None) -> int:
+def _switches(call: Observed, weight: Tensor | None) -> int:
     """How many kinks and jumps of a call are its own, each as often as its interval weighs."""
     where = [call.kinks.interval[~call.kinks.caused]] if call.kinks else []
     where += [call.jumps.interval] if call.jumps else []

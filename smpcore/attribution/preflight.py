@@ -57,20 +57,26 @@ def probe(watched: WatchedModel, times: Tensor, tolerance: float) -> tuple[dict[
     hidden = _plainly(watched, few, torch.stack([c, a]))
     seen_first, layouts, numbers, customs = {}, {}, [], []
 
-    def observe(layer, seen, edge, value, where):
-        with torch.no_grad():
-            _check_numbers(layer, seen, few)
-            seen_first[layer] = candidates(seen, value).detach().clone()
+    def outputs(t: Tensor, look, custom) -> Tensor:
+        """The outputs at times t; ``look(layer, seen, value)`` sees each call that can switch."""
+        def observe(layer, seen, edge, value, where):
+            with torch.no_grad():
+                if any(bool(part.isnan().any()) for part in seen.inputs):
+                    raise refusal("nan", layer, t=(float(t[0]), float(t[-1])))
+                look(layer, seen, value)
+
+        with forward_ad.dual_level():
+            return watched.forward(t, observe, alone=True, custom=custom)[0].detach()
+
+    def keep(layer, seen, value):
+        seen_first[layer] = candidates(seen, value).detach().clone()
         numbers.append((value.numel() + sum(part.numel() for part in seen.inputs)) / len(few))
 
-    def compare(layer, seen, edge, value, where):
-        with torch.no_grad():
-            _check_numbers(layer, seen, more)
-            rows = candidates(seen, value).detach()
-            layouts[layer] = find_layout(seen_first.pop(layer, rows), rows, tolerance)
+    def compare(layer, seen, value):
+        rows = candidates(seen, value).detach()
+        layouts[layer] = find_layout(seen_first.pop(layer, rows), rows, tolerance)
 
-    first = _once(watched, few, observe, customs.append)
-    second = _once(watched, more, compare, str)
+    first, second = outputs(few, keep, customs.append), outputs(more, compare, str)
     if bool(first.isfinite().all()):
         if float((first - second[[0, 2]]).abs().max()) > tolerance * (1 + float(first.abs().max())):
             raise refusal("varies", at="")
@@ -91,16 +97,6 @@ def _plainly(watched: WatchedModel, times: Tensor, others: Tensor) -> list[Hidde
         if found.switches and found.way != "custom":
             raise ValueError(found.sentence)
     return hidden
-
-
-def _check_numbers(layer: str, seen, times: Tensor) -> None:
-    if any(bool(part.isnan().any()) for part in seen.inputs):
-        raise refusal("nan", layer, t=(float(times[0]), float(times[-1])))
-
-
-def _once(watched: WatchedModel, times: Tensor, observe, custom):
-    with forward_ad.dual_level():
-        return watched.forward(times, observe, alone=True, custom=custom)[0].detach()
 
 
 def _warn_of_custom(hidden: list[Hidden], names: list[str]) -> None:

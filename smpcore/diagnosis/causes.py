@@ -298,7 +298,7 @@ def _shared_out(model, smooth: _Smoothed, count: int, outputs, back: Tensor) -> 
                 y = seen.output(*own)
                 y = y if isinstance(y, Tensor) else y[0]  # a selection gives its places as well
                 calls[_cause(seen), call.name, seen.kind] = y, *own
-                return inputs[0].copy_(y) if call.in_place else y
+                return y
 
             return call.answered_by(unit)
 

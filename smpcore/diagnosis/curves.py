@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 import smpcore
+from smpcore.arguments import POSITIVE, checked
 from smpcore.forensics import SAMPLES_NEEDED, Report
 from smpcore.forensics import report as judged
 from smpcore.metric import jump_share, log_dimensionless_jerk, mean_jerk, slope_variation, smp
@@ -79,6 +80,7 @@ class CurveDiagnosis:
         return f"{self.sentence}\n{self.verdict or ''}".strip()
 
 
+@checked(rate=POSITIVE)
 def diagnose_curve(signal, rate: float) -> CurveDiagnosis:
     """Say why a recorded curve jerks.
 
@@ -97,8 +99,6 @@ def diagnose_curve(signal, rate: float) -> CurveDiagnosis:
     z = torch.as_tensor(signal).detach().double().cpu()
     if z.ndim != 1 or len(z) < _FEWEST:
         raise ValueError(f"a curve of shape {tuple(z.shape)}: (N,) with at least {_FEWEST} samples is needed")
-    if not 0 < rate < math.inf:
-        raise ValueError(f"rate = {rate!r}: it must be above 0")
     jumps, h = float(jump_share(z)), 1 / rate  # NaN and infinity are refused here
     if float(z.max()) == float(z.min()):
         raise ValueError("the curve is constant: record it while its input moves")

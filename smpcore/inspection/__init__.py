@@ -3,7 +3,6 @@
 from smpcore.inspection.calls import Call, Interpreter, Opening, tensors_in, watched
 from smpcore.inspection.module_scope import CallNames, Scope, call_name, call_site, eagerly, in_custom_function
 from smpcore.inspection.opaque_ops import Hidden, hidden_switches
-from smpcore.inspection.refusals import SENTENCES
 
-__all__ = ["SENTENCES", "Call", "CallNames", "Hidden", "Interpreter", "Opening", "Scope", "call_name", "call_site",
+__all__ = ["Call", "CallNames", "Hidden", "Interpreter", "Opening", "Scope", "call_name", "call_site",
            "eagerly", "hidden_switches", "in_custom_function", "tensors_in", "watched"]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -103,19 +104,35 @@ class Call:
         return self.func(*self.args, **self.kwargs)
 
     def answered_by(self, unit: Callable):
-        """The result with ``unit(*inputs)`` in the place of the operation; indices are those of the operation."""
+        """The result with ``unit(*inputs)`` in the place of the operation, written where it writes its own.
+
+        Indices are those of the operation.
+        """
         seen = self.describe(smooth=True)
         y = unit(*seen.inputs)
+        if self.in_place and y is not seen.inputs[0]:
+            return seen.inputs[0].copy_(y)
         if not isinstance(seen, Selection) or seen.arrange(y, None) is y:
             return y
         return seen.arrange(y, seen.output(*seen.inputs)[1])
 
+    @property
+    def is_affine(self) -> bool:
+        """Whether `affine_parts` has it; torch.batch_norm has its arguments in another order than F.batch_norm."""
+        return self.op in AFFINE and self.func is not torch.batch_norm
+
+    def affine_parts(self) -> tuple[dict, dict]:
+        """The arguments by name of a call that is affine in its input, and of its part without an offset."""
+        given = {"bias": None} | dict(zip(AFFINE[self.op], self.args, strict=False)) | self.kwargs
+        offsets = {key: None if part is None or key == "bias" else torch.zeros_like(part)
+                   for key, part in given.items() if key in ("bias", "running_mean")}
+        return given, given | offsets
+
     def refuse_random(self) -> None:
         """Refuse a call that draws random numbers."""
         if self.op in RANDOM:
-            p, train = (self.kwargs.get(key, self.args[n] if len(self.args) > n else default)
-                        for n, key, default in ((1, "p", 0.5), (2, "training", True)))
-            if train and p > 0:
+            given = dict(zip(("input", "p", "training"), self.args, strict=False)) | self.kwargs
+            if given.get("p", 0.5) > 0 and given.get("training", given.get("train", True)):
                 raise refusal("random", self.place)
 
 
@@ -155,14 +172,14 @@ class Interpreter(Opening):
         Names the calls that can switch, as they are met.
     """
 
-    made = Call
+    kind_of_call = Call
 
     def __init__(self, scope: Scope):
         super().__init__()
         self.scope, self.names = scope, CallNames()
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        return self.call(self.made(func, args, kwargs or {}, self.scope.path))
+        return self.call(self.kind_of_call(func, args, kwargs or {}, self.scope.path))
 
     def call(self, call: Call):
         """The result of a call."""

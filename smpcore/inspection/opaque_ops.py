@@ -3,7 +3,10 @@
 
 A `TorchFunctionMode` sees the calls that a model makes in Python. TorchScript, C++ extensions, and torch's own
 functions that are written in C++ call further operations that it does not see. Those reach a `TorchDispatchMode`
-in a pass without derivatives (whose formulas use masks as well), and whatever of them can switch is named here.
+in a pass without derivatives (whose formulas use masks as well), and whatever of them can switch is found here.
+
+What is refused by name, in sight or out of it, stands in `smpcore.units.unfollowed`, and what is said of it in
+`smpcore.inspection.refusals`.
 """
 
 import sys

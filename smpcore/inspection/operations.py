@@ -13,7 +13,7 @@ TAKES_OUT = frozenset("item tolist numpy __array__ __bool__ __int__ __float__ __
                       "allclose __contains__ __format__".split())
 #: No floating numbers, yet they say nothing of which side of a threshold a number is on.
 ON_NO_SIDE = frozenset("isnan isinf isfinite".split())
-#: Calls that draw random numbers where their third argument, ``train``, is true and their second, ``p``, is not 0.
+#: Calls that draw random numbers where ``p``, their second argument, is not 0 and ``training``, their third, is true.
 RANDOM = frozenset("dropout feature_dropout alpha_dropout feature_alpha_dropout".split())
 
 _CONV = ("input", "weight", "bias", "stride", "padding")

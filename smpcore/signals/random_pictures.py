@@ -68,18 +68,15 @@ def moving_pictures(samples: int, duration: float, *, height: int, width: int, c
     (rows, row_power), (columns, column_power) = axes
     amplitude = (variance * row_power[:, None] * column_power).sqrt()
     values, slopes = (torch.empty(count, samples, height, width, dtype=torch.float64) for _ in range(2))
-    pixel_rows = torch.polar(torch.ones(height, len(rows), dtype=torch.float64),
-                             torch.arange(height, dtype=torch.float64)[:, None] * rows)
-    pixel_columns = torch.polar(torch.ones(width, len(columns), dtype=torch.float64),
-                                torch.arange(width, dtype=torch.float64)[:, None] * columns)
+    pixel_rows = _turned(torch.arange(height, dtype=torch.float64)[:, None] * rows)
+    pixel_columns = _turned(torch.arange(width, dtype=torch.float64)[:, None] * columns)
     at_once = max(1, AT_ONCE // (max(height, 8) * len(columns)))
     for k in range(count):
         # The real part of independent complex amplitudes has exactly the wanted covariance.
         draw = torch.randn(2, *amplitude.shape, generator=source, dtype=torch.float64)
         field = amplitude * torch.complex(*draw)
         for part in torch.arange(samples).split(at_once):
-            down, right = (torch.polar(torch.ones(len(part), len(axis), dtype=torch.float64),
-                                       times[part, None] * speed * axis)
+            down, right = (_turned(times[part, None] * speed * axis)
                            for axis, speed in zip((rows, columns), velocity, strict=True))
             # (P, height, rows) @ (rows, columns), then (P, height, columns) @ (columns, width)
             value = _sum_series(pixel_rows, pixel_columns, down, right, field)
@@ -87,6 +84,11 @@ def moving_pictures(samples: int, duration: float, *, height: int, width: int, c
             values[k, part] = value
             slopes[k, part] = _sum_series(pixel_rows, pixel_columns, down, right, field * rate)
     return PictureSignals(values.to(target), slopes.to(target), times.to(target))
+
+
+def _turned(angle: Tensor) -> Tensor:
+    """exp(i · angle)."""
+    return torch.polar(torch.ones_like(angle), angle)
 
 
 def _sum_series(pixel_rows: Tensor, pixel_columns: Tensor, down: Tensor, right: Tensor, field: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Carry the pieces of a line through one ordinary forward pass.
 
-`Carrier` is a `TorchFunctionMode`: the model runs as it is, on the one input at the stretch's left end, and
-every call on a tensor that depends on the line is told apart:
+`Carrier` is an `inspection.calls.Interpreter`: the model runs as it is, on the one input at the stretch's left end,
+and every call on a tensor that depends on the line is one of three:
 
 - *straight* (convolution, batch norm, views, sums): acts on the tangents, one row for each piece;
 - a *unit of the table* (ReLU, max pooling, …): cuts the pieces in which it switches, then picks tangents;
@@ -22,7 +22,7 @@ from smpcore.inspection.calls import Interpreter
 from smpcore.inspection.operations import FORM_OF, TAKES_OUT, takes_form_alone
 from smpcore.inspection.refusals import refusal, sentence
 from smpcore.tracing.piecewise import Record, Rows, each
-from smpcore.tracing.straight_ops import HOMOGENEOUS, LINEAR, PROPERTIES, READERS, STRAIGHT, LineCall, tangents_of
+from smpcore.tracing.straight_ops import HOMOGENEOUS, LINEAR, PROPERTIES, STRAIGHT, LineCall, tangents_of
 from smpcore.tracing.unit_cuts import follow, settle, settled
 
 __all__ = ["Carrier"]
@@ -56,7 +56,7 @@ class _Tag:
 class Carrier(Interpreter):
     """Follows every call of a model on one stretch of a line, and notes in a `Record` what it finds."""
 
-    made = LineCall
+    kind_of_call = LineCall
 
     def __init__(self, record: Record):
         super().__init__(record.scope)
@@ -80,26 +80,21 @@ class Carrier(Interpreter):
         places = [i for i, leaf in enumerate(run.leaves) if isinstance(leaf, Tensor) and self._depends(leaf, run)]
         if run.op in FORM_OF:
             places = [i for i in places if i == 0]
-        if not places or takes_form_alone(run.op) or run.word in READERS \
+        if not places or takes_form_alone(run.op) or run.op == "requires_grad" \
                 or (run.op == "__get__" and run.word not in PROPERTIES):
             return run.plain()
-        inside = self.inside(run.func)
+        inside = None if run.is_affine else self.inside(run.func)
         if inside is not None:
             return inside(*run.args, **run.kwargs)
-        run.places, target = places, run.leaves[0] if run.overwrites else None
-        for kind, found in (("assigned", run.op == "__set__"), ("out", run.kwargs.get("out") is not None),
-                            ("takes out", run.op in TAKES_OUT), ("constant view", target is not None and self._tag(
-                                target) is None and target._base is not None)):
-            if found:
-                raise refusal(kind, run.place)
-        run.refuse_random()
-        inputs = [self._fresh(run.leaves[i]).rows for i in places]
+        self._refuse(run)
         if not run.overwrites and not run.outputs:
-            return run.result
+            return run.result  # a form, such as x.size()
+        run.places = places
+        inputs = [self._fresh(run.leaves[i]).rows for i in places]
         rows = follow(self.record, run, inputs)
         if rows is None:
             rows = self._other(run, settled(self.record, inputs))
-        return self._noted(run, rows, target)
+        return self._noted(run, rows)
 
     def _depends(self, tensor: Tensor, run: LineCall) -> bool:
         if self._tag(tensor) is not None:
@@ -108,9 +103,21 @@ class Carrier(Interpreter):
             raise refusal("early view", run.place)
         return False
 
+    def _refuse(self, run: LineCall) -> None:
+        """Refuse a call that no trace can follow."""
+        run.refuse_random()
+        if run.op == "__set__":
+            raise refusal("assigned", run.place)
+        if run.kwargs.get("out") is not None:
+            raise refusal("out", run.place)
+        if run.op in TAKES_OUT:
+            raise refusal("takes out", run.place)
+        if run.overwrites and self._tag(run.leaves[0]) is None and run.leaves[0]._base is not None:
+            raise refusal("constant view", run.place)
+
     # One call -----------------------------------------------------------------------------------------------
 
-    def _noted(self, run, rows, target):
+    def _noted(self, run, rows):
         """Hand the ordinary result on, its rows attached."""
         first = run.result
         for number, (out, found) in enumerate(zip(run.outputs, rows, strict=True)):
@@ -119,7 +126,7 @@ class Carrier(Interpreter):
             self.record.sizes.append((len(self.record.layers), out.numel()))
             # A copy: the model may write into the tensor later, a ReLU that waits must not see it.
             found.first = out.detach().clone()
-            if target is not None:
+            if run.overwrites:
                 self._written(out, found)
                 continue
             if any(out is run.leaves[i] for i in run.places):

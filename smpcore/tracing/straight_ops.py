@@ -8,33 +8,25 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from smpcore.inspection.calls import Call
-from smpcore.inspection.operations import AFFINE, CONVOLUTIONS, RANDOM
+from smpcore.inspection.operations import AFFINE, RANDOM
 from smpcore.inspection.refusals import refusal
 from smpcore.tracing.piecewise import Rows
 
-__all__ = ["HOMOGENEOUS", "LINEAR", "PROPERTIES", "READERS", "STRAIGHT", "SUMS", "LineCall", "tangents_of"]
-
-#: Calls that read a tensor's form, not its numbers.
-READERS = frozenset(
-    "size dim ndimension numel nelement stride is_contiguous is_floating_point is_complex element_size "
-    "storage_offset data_ptr len get_device type is_inference is_same_size untyped_storage hash result_type can_cast "
-    "is_tensor has_names requires_grad is_view is_pinned is_conj is_neg is_sparse is_set_to sym_size".split())
+__all__ = ["HOMOGENEOUS", "LINEAR", "PROPERTIES", "STRAIGHT", "SUMS", "LineCall", "tangents_of"]
 
 #: f(a x + b y) = a f(x) + b f(y): views, sums, means, pooling by averages.
 HOMOGENEOUS = frozenset(
-    "view reshape flatten unflatten permute transpose swapaxes swapdims movedim moveaxis squeeze "
-    "unsqueeze expand expand_as view_as reshape_as T mT H mH data real getitem select narrow "
-    "index_select gather take_along_dim chunk split split_with_sizes tensor_split unbind cat concat "
-    "concatenate stack hstack vstack dstack column_stack sum mean cumsum diff flip fliplr flipud roll "
-    "rot90 repeat repeat_interleave tile clone contiguous detach alias neg negative to float double "
-    "type_as cpu cuda avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
-    "adaptive_avg_pool3d upsample_nearest1d upsample_nearest2d upsample_nearest3d "
-    "upsample_nearest_exact1d upsample_nearest_exact2d upsample_nearest_exact3d upsample_linear1d "
-    "upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d pixel_shuffle pixel_unshuffle "
-    "channel_shuffle unfold im2col col2im fold diagonal diag trace tril triu positive meshgrid "
-    "broadcast_to broadcast_tensors atleast_1d atleast_2d as_strided ravel reflection_pad1d "
-    "reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d "
-    "narrow_copy pos reshape_alias alias_copy".split())
+    "view reshape flatten unflatten permute transpose swapaxes swapdims movedim moveaxis squeeze unsqueeze expand "
+    "expand_as view_as reshape_as T mT H mH data real getitem select narrow index_select gather take_along_dim chunk "
+    "split split_with_sizes tensor_split unbind cat concat concatenate stack hstack vstack dstack column_stack sum "
+    "mean cumsum diff flip fliplr flipud roll rot90 repeat repeat_interleave tile clone contiguous detach alias neg "
+    "negative to float double type_as cpu cuda avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d "
+    "adaptive_avg_pool2d adaptive_avg_pool3d upsample_nearest1d upsample_nearest2d upsample_nearest3d "
+    "upsample_nearest_exact1d upsample_nearest_exact2d upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d "
+    "upsample_trilinear3d upsample_bicubic2d pixel_shuffle pixel_unshuffle channel_shuffle unfold im2col col2im fold "
+    "diagonal diag trace tril triu positive meshgrid broadcast_to broadcast_tensors atleast_1d atleast_2d as_strided "
+    "ravel reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d "
+    "narrow_copy pos reshape_alias alias_copy type".split())
 
 #: f(x, c) is a multiple of x in the one tensor that depends on the line: slopes go through it as values do.
 LINEAR = frozenset(
@@ -43,16 +35,13 @@ LINEAR = frozenset(
 
 #: Straight in each tensor that depends on the line as long as the others do not.
 STRAIGHT = HOMOGENEOUS | LINEAR | AFFINE.keys() | RANDOM | frozenset(
-    "bilinear addmm baddbmm addbmm rsub radd constant_pad_nd pad scaled_add masked_fill "
-    "where index_add setitem copy zero add sub subtract addcmul conv_tbc".split())
+    "bilinear addmm baddbmm addbmm rsub radd constant_pad_nd pad masked_fill where index_add setitem copy zero add sub "
+    "subtract addcmul conv_tbc".split())
 
 #: Straight in all their tensors together.
 SUMS = frozenset(
-    "add sub subtract rsub radd cat concat concatenate stack hstack vstack dstack column_stack setitem "
-    "copy index_add".split())
-
-
-_HEAD = "input", "weight", "bias"  # what convolutions and linear layers take first, in this order
+    "add sub subtract rsub radd cat concat concatenate stack hstack vstack dstack column_stack setitem copy "
+    "index_add".split())
 
 
 def tangents_of(run: "LineCall", inputs: list[Rows]) -> list | None:
@@ -60,25 +49,17 @@ def tangents_of(run: "LineCall", inputs: list[Rows]) -> list | None:
 
     Where the visible batch is one sample, the pieces take its place in the batch, as plain rows of work.
     """
-    name, args, kwargs, tangents = run.word, run.args, run.kwargs, inputs[0].tangents
-    if (name in CONVOLUTIONS or name == "linear") and run.places == [0] and not run.overwrites:
-        if tangents.dim() < 3 or tangents.shape[1] != 1:
+    name, tangents = run.word, inputs[0].tangents
+    if run.is_affine and run.places == [0]:
+        given, linear = run.affine_parts()
+        if tangents.dim() < 3 or tangents.shape[1] != 1 or given.get("training"):
             return None
-        given = dict(zip(_HEAD, args, strict=False)) | kwargs
-        rest = {key: value for key, value in kwargs.items() if key not in _HEAD}
-        found = run.func(tangents.flatten(0, 1), given["weight"], None, *args[3:], **rest)
-        return [found.unflatten(0, (len(tangents), 1))]
+        return [run.func(**(linear | {"input": tangents.flatten(0, 1)})).unflatten(0, (len(tangents), 1))]
     if name in ("flatten", "view", "reshape") and run.places == [0] and tangents.shape[1:2] == (1,):
         return [tangents.reshape(len(tangents), *run.result.shape)]
     if (name in ("clone", "contiguous", "detach") or name in RANDOM) and run.places == [0]:
         return [tangents]  # dropout that is on was refused
-    if name == "batch_norm" and run.places == [0] and not args[5]:
-        _, weight, _, _, variance, _, _, eps, *_ = args
-        scale = (variance + eps).rsqrt()
-        if weight is not None:
-            scale = scale * weight
-        return [tangents * scale.reshape(1, 1, -1, *[1] * (tangents.dim() - 3))]
-    if name in ("add", "sub", "radd") and not run.overwrites and not kwargs:
+    if name in ("add", "sub", "radd") and not run.overwrites and not run.kwargs:
         shape = run.result.shape
         sides = [_spread(rows.tangents, shape) for rows in inputs]
         if len(sides) == 2:
@@ -160,7 +141,8 @@ class LineCall(Call):
         if self.word in ("div", "divide", "true_divide", "truediv"):
             return self.places == [0] and self.kwargs.get("rounding_mode") is None
         if self.word == "batch_norm":
-            return self.places == [0] and not self.leaves[5]
+            training = self.affine_parts()[0].get("training") if self.is_affine else self.leaves[5]
+            return self.places == [0] and not training
         return len(self.places) == 1 or self.word in SUMS
 
     def floating(self) -> bool:

@@ -51,7 +51,8 @@ class LineTrace:
         Whether it is proved that no kink is missing. Otherwise `gaps` says where not and why.
     gaps
         ``(t0, t1, reason)`` of every stretch in which some operation is not straight between two kinks, or in
-        which the plain model gave something else than the trace. Kinks inside a gap are not counted.
+        which the plain model gave something else than the trace. Kinks inside a gap are not counted. The reasons
+        stand in `smpcore.inspection.refusals`.
     probes
         Points of the line evaluated: the pieces carried, and the plain model's points.
     knots

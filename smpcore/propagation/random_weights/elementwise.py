@@ -6,28 +6,18 @@ import torch
 from torch import Tensor
 
 from smpcore.propagation.closed_forms.unit_rule import between_hinges, levels, refuse_jumps, two_slopes
-from smpcore.propagation.random_weights.sampling import drawn, paired
+from smpcore.propagation.random_weights.sampling import as_many, drawn, moments_of, once, paired, pulled
 from smpcore.propagation.random_weights.second_moments import (
     Field,
-    both_above,
     crossing_rate,
-    diagonal,
     two_slope_field,
 )
 from smpcore.propagation.random_weights.stage import Stage
 
-__all__ = ["gated", "through", "unit"]
+__all__ = ["through", "unit"]
 
 # Positions whose quadrature is done at once.
 _AT_ONCE = 1 << 13
-
-
-def gated(gain: Tensor, gate: Tensor) -> Tensor:
-    """Squared gains before an elementwise unit, by its mean squared derivative, ``(R, P, N)`` or of pairs."""
-    if gain.dim() == gate.dim():
-        return gain * gate
-    own = diagonal(gain) * diagonal(gate)
-    return torch.diag_embed(own) if gain.dim() == 4 else own
 
 
 def through(step, count: int, values: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,37 +67,29 @@ def unit(step, fields, run) -> Stage:
             made = made.unflatten(2, (gaussian.value.shape[1], -1)).mean(3)
         return ((run.at, run.at, made),) if step.seen.hinges else ()
 
-    def pull(passed):
-        def to_inputs(gain):
-            if field.given is not None:
-                run.passed_on[field.given.step] = through(step, field.channels, *field.draw())[2], gain
-            return [gated(gain, passed)]
+    passing = once(lambda: through(step, field.channels, *field.draw()))
+    draw = once(lambda: passing()[:2])
+    derivative = passing()[2] if run.joint else None
 
-        return to_inputs
+    def pull(passed):
+        return lambda gain: pulled(gain, lambda squares: squares * passed,
+                                   lambda draws: as_many(draws, derivative.shape[2]) * derivative)
 
     if field.gaussian and slopes is not None:
-        def draw():
-            return through(step, field.channels, *field.draw())[:2]
-
         if run.pool_behind():
             # Only the leader's crossings are seen, and only its slope counts: the pooling does both, from draws.
             return Stage(replace(field, gaussian=False, draw=draw, before=field), lambda gain: [gain])
         behind = replace(two_slope_field(field, slopes.product, slopes.square_step), draw=draw)
-        gate = slopes.product + slopes.square_step * both_above(field)
-        return Stage(behind, pull(gate), rates(field))
-    if field.draw is None:
+        return Stage(behind, pull(slopes.product + slopes.square_step / 2), rates(field))
+    if not field.roots:
         raise ValueError(f"{step.name} acts on the inputs themselves: a linear or convolutional layer has to come "
                          "before it")
-    if field.gaussian and not field.pairs and field.given is None:
+    if field.gaussian and not field.pairs and not run.joint:
         moments, passed = _by_quadrature(step, field)
 
-        def later():
-            return through(step, field.channels, *field.draw())[:2]
-
-        behind = Field(*moments, field.channels, field.sides, field.flat, draw=later, roots=field.roots)
-        return Stage(behind, lambda gain: [gated(gain, passed)], rates(field))
-    values, rising = field.draw()
-    y, rising, gate = through(step, field.channels, values, rising)
+        behind = Field(*moments, field.channels, field.sides, field.flat, draw=draw, roots=field.roots)
+        return Stage(behind, pull(passed), rates(field))
+    values, (y, rising, gate) = field.draw()[0], passing()
     if field.gaussian:
         made = rates(field)
     elif slopes is not None and run.pool_before():
@@ -120,8 +102,8 @@ def unit(step, fields, run) -> Stage:
         what = "that is neither Gaussian nor positive" if slopes is not None else "that is not Gaussian"
         raise ValueError(f"{step.name} stands behind a map {what}: a linear or convolutional layer, or batch norm, has "
                          "to come before it")
-    passed = gate.mT @ gate / gate.shape[2] if field.pairs else (gate**2).mean(2)
-    if field.core is not None:
+    passed = (gate**2).mean(2)
+    if field.core is not None and not run.joint:
         # What is added passes a gain back only where it is not 0, as behind a ReLU; there this unit is on more often.
         alive = (paired(field.core.draw(), field.rest())[1][0] != 0).to(gate)
         squares = (gate**2).expand(alive.shape[:2] + gate.shape[2:])
@@ -130,4 +112,12 @@ def unit(step, fields, run) -> Stage:
         even = torch.as_tensor(0.0 if slopes is None else (slopes.above**2 + slopes.below**2) / 2).to(gate)
         run.on_with_rest[step.inputs[0]] = ((squares * alive).mean(2) / alive.mean(2).clamp(min=1e-12) / apart,
                                             torch.ones_like(apart) if slopes is None else even / apart)
-    return Stage(drawn(field, y, rising), pull(passed), made)
+    behind = drawn(field, y, rising)
+    if field.gaussian:
+        # As likely as its mirror image: with both, squares below and above 0 sum to what is known.
+        *mirrored, other = through(step, field.channels, *(-part for part in field.draw()))
+        both = zip(behind.moments(), moments_of(*mirrored, field.pairs), strict=True)
+        moments = [(one + two) / 2 for one, two in both]
+        behind, passed = replace(behind, value=moments[0], slope=moments[1], cross=moments[2]), (
+            passed + (other**2).mean(2)) / 2
+    return Stage(behind, pull(passed), made)
