@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from smpcore.propagation.closed_forms.unit_rule import between_hinges, levels, refuse_jumps, two_slopes
-from smpcore.propagation.random_weights.sampling import as_many, drawn, moments_of, once, paired, pulled
+from smpcore.propagation.random_weights.sampling import as_many, drawn, matched, moments_of, once, paired, pulled
 from smpcore.propagation.random_weights.second_moments import (
     Field,
     crossing_rate,
@@ -70,23 +70,29 @@ def unit(step, fields, run) -> Stage:
     passing = once(lambda: through(step, field.channels, *field.draw()))
     draw = once(lambda: passing()[:2])
     derivative = passing()[2] if run.joint else None
+    # Where a sum reads this unit, what is behind the sum depends on whether this unit is on.
+    meets = run.joint and any(run.steps[each].op == "sum" for each in run.users[run.at])
 
     def pull(passed):
-        return lambda gain: pulled(gain, lambda squares: squares * passed,
-                                   lambda draws: as_many(draws, derivative.shape[2]) * derivative)
+        def of_draws(draws):
+            return as_many(draws, derivative.shape[2]) * derivative
+
+        if meets:
+            return lambda gain: [matched(of_draws(gain), torch.as_tensor(passed), derivative**2)]
+        return lambda gain: pulled(gain, lambda squares: squares * passed, of_draws)
 
     if field.gaussian and slopes is not None:
         if run.pool_behind():
             # Only the leader's crossings are seen, and only its slope counts: the pooling does both, from draws.
             return Stage(replace(field, gaussian=False, draw=draw, before=field), lambda gain: [gain])
         behind = replace(two_slope_field(field, slopes.product, slopes.square_step), draw=draw)
-        return Stage(behind, pull(slopes.product + slopes.square_step / 2), rates(field))
+        still = derivative == 0 if meets and not slopes.below else None
+        return Stage(behind, pull(slopes.product + slopes.square_step / 2), rates(field), still)
     if not field.roots:
         raise ValueError(f"{step.name} acts on the inputs themselves: a linear or convolutional layer has to come "
                          "before it")
     if field.gaussian and not field.pairs and not run.joint:
         moments, passed = _by_quadrature(step, field)
-
         behind = Field(*moments, field.channels, field.sides, field.flat, draw=draw, roots=field.roots)
         return Stage(behind, pull(passed), rates(field))
     values, (y, rising, gate) = field.draw()[0], passing()
@@ -120,4 +126,5 @@ def unit(step, fields, run) -> Stage:
         moments = [(one + two) / 2 for one, two in both]
         behind, passed = replace(behind, value=moments[0], slope=moments[1], cross=moments[2]), (
             passed + (other**2).mean(2)) / 2
-    return Stage(behind, pull(passed), made)
+    still = derivative == 0 if meets and slopes is not None and not slopes.below else None
+    return Stage(behind, pull(passed), made, still)

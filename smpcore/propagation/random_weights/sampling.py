@@ -49,9 +49,13 @@ def as_many(draws: Tensor, count: int) -> Tensor:
     return draws if there == count else draws[:, :, torch.arange(count, device=draws.device) % there]
 
 
-def matched(draws: Tensor, square: Tensor) -> Tensor:
-    """Draws ``(R, P, M, N)`` scaled to mean squares that are known, so that errors do not grow from layer to layer."""
-    return draws * (square / (draws**2).mean(2).clamp(min=1e-300)).sqrt()[:, :, None]
+def matched(draws: Tensor, square: Tensor, squares: Tensor | None = None) -> Tensor:
+    """Draws ``(R, P, M, N)`` scaled to mean squares that are known, so that errors do not grow from layer to layer.
+
+    ``squares`` are those whose mean is known, where they are not the draws' own.
+    """
+    squares = draws**2 if squares is None else squares
+    return draws * (square / squares.mean(2).clamp(min=1e-300)).sqrt()[:, :, None]
 
 
 def pulled(gain: Tensor, squares, draws) -> list[Tensor]:
