@@ -14,15 +14,14 @@ __all__ = ["REPLICATES", "as_many", "drawn", "draws_for", "matched", "moments_of
 
 #: Independent sets of draws: each is carried to the end by itself, and their scatter is the Monte Carlo error.
 REPLICATES = 4
-# Positions above which fewer channels are drawn, as their means are taken over positions as well; and the most where
-# whole maps pass through weights drawn for them.
-_LARGE, _MOST_MIXED = 1024, 128
+# Positions above which fewer channels are drawn, as their means are taken over positions as well.
+_LARGE = 1024
 
 
 def draws_for(positions: int, mixed: bool = False) -> int:
-    """Channels drawn in each replicate: many where the map is small."""
+    """Channels drawn in each replicate: many where the map is small; fewer where maps pass through drawn weights."""
     count = min(4096, max(160 if positions <= _LARGE else 32, 2**15 // positions))
-    return min(count, _MOST_MIXED) if mixed else count
+    return min(count, 128, max(16, 2**18 // positions)) if mixed else count
 
 
 def once(make):
