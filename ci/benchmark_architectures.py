@@ -1,4 +1,4 @@
-"""What attribution costs on image models, beside their own forward pass: `python ci/benchmark_architectures.py`
+"""The cost of attribution on image models, compared with a forward pass: `python ci/benchmark_architectures.py`
 
 Models of `transformers` with random weights, images of 224×224, float64; the two take turns over the same
 samples, and the ratio of their fastest rounds is printed, for a busy machine slows both. Memory is the largest

@@ -1,10 +1,10 @@
 """How fast is `smp`, beside the plain estimator composed of SciPy calls? `python ci/benchmark_metric.py`
 
 Two tables, float64, each signal a smooth Gaussian process with 40 hinges: 200 signals of 10,001 samples with one
-thread and with two, then 40 signals of several lengths with one thread. The composition has one thread, for SciPy's
-filters have no more. All take turns, and the fastest rounds are compared, because other programs can only slow a round
-down. The composition does less than `smp`: no background is fitted, overlapping kinks are not told apart, noise is not
-met; on short signals, where kinks crowd, that costs `smp` most.
+thread and with two, then 40 signals of several lengths with one thread. The composition has one thread, because SciPy's
+filters use only one. All are timed alternately, and the fastest rounds are compared, because other programs can only
+slow a round down. The composition does less than `smp`: it fits no background, does not separate overlapping kinks, and
+does not treat noise; on short signals, where kinks crowd, this work takes `smp` most of its time.
 """
 
 import argparse
@@ -19,7 +19,7 @@ LENGTHS = (501, 2001, 8001, 32_001)
 
 
 def main() -> None:
-    """Print seconds, their ratio, and how near each comes to the truth."""
+    """Print seconds, their ratio, and how close each is to the truth."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--signals", type=int, default=200)
     parser.add_argument("--samples", type=int, default=10_001)

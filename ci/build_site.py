@@ -51,7 +51,7 @@ def slider(figure: dict, name: str) -> str:
     import plotly.io
     return plotly.io.to_html(figure, include_plotlyjs="../_static/plotly.min.js", full_html=False, div_id=name,
                              auto_play=False,  # the page opens on the figure as the notebook drew it
-                             # Drawn before the page's columns are laid out, it is fitted into its own afterwards.
+                             # It is drawn before the page's columns have their widths, and then resized to its column.
                              post_script="new ResizeObserver(() => Plotly.Plots.resize('{plot_id}'))"
                                          ".observe(document.getElementById('{plot_id}'));",
                              config={"responsive": True, "displayModeBar": False}, validate=False)
@@ -63,7 +63,7 @@ def front_of(notebook) -> tuple[str, str]:
 
 
 def in_order(notebooks: dict) -> dict:
-    """The notebooks as their links say: each after the one that calls it the next; those that nobody calls last."""
+    """The notebooks in the order of their links: each after the one that links to it as next; unlinked ones last."""
     ordered, name = [], next(iter(notebooks), None)
     while name in notebooks and name not in ordered:
         ordered.append(name)
@@ -145,7 +145,7 @@ def toctree(names) -> str:
 
 
 def build(paths: list[Path], output: Path) -> Path:
-    """The site in a folder, made anew; its first page.
+    """Build the site in an emptied folder; returns its first page.
 
     Raises
     ------

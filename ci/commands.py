@@ -1,4 +1,4 @@
-"""The main job: notebooks once, or a sweep of them, as the command line asks; needs the environment."""
+"""The main job: run notebooks once, or a sweep of them, by the command line's options; needs the environment."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from parameters import check, from_file, parameters_of, read
 
 
 def main(chosen) -> int:
-    """Run what the command line asked for, and say in a sentence why it cannot be; the number of the exit."""
+    """Run what the command line asks for, or print in one sentence why that is impossible; returns the exit code."""
     try:
         return job(chosen)
     except Refused as error:
@@ -27,7 +27,7 @@ def main(chosen) -> int:
 
 
 def job(chosen) -> int:
-    """Run what the command line asked for; the number of the exit.
+    """Run what the command line asks for; returns the exit code.
 
     Raises
     ------

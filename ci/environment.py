@@ -1,7 +1,7 @@
 """The project's own environment: `.venv` in its root, made from requirements.txt and kept up to date.
 
-Standard library only, because this runs before anything is installed; and no syntax newer than Python 3.6, so that an
-old Python can read this file and print the sentence that refuses it.
+It uses the standard library only, because it runs before anything is installed, and no syntax newer than Python 3.6, so
+that an old Python can read this file and print why it is refused.
 """
 
 import contextlib
@@ -21,17 +21,17 @@ _UNREACHABLE = ("NewConnectionError", "Temporary failure in name resolution", "M
 
 
 class Refused(Exception):
-    """What was asked for cannot be run; nothing was started."""
+    """A request that cannot be run; nothing was started."""
 
 
 class SetupError(Exception):
-    """The environment cannot be made; the message says why and what would do."""
+    """The environment cannot be made; the message says why and what to do."""
 
 
 def shortened(text, most=1000):
     """A sentence that fits a terminal, a page and any text file.
 
-    Over ``most`` characters its middle is left out, which is said; what UTF-8 cannot hold is written as ``\\ud800``.
+    Of more than ``most`` characters the middle is replaced by a note; what UTF-8 cannot hold is written as ``\\ud800``.
     """
     text = str(text).encode("utf-8", "backslashreplace").decode("utf-8")
     if len(text) <= most:
@@ -54,7 +54,7 @@ def need_python(version=None):
 
 
 def is_too_old():
-    """Whether this Python is too old, which is then said."""
+    """Whether this Python is too old; if so, print that."""
     try:
         need_python()
     except SetupError as error:
@@ -64,7 +64,7 @@ def is_too_old():
 
 
 def go_on(script, given, here):
-    """Go on in the project's environment, or return where that is the case already.
+    """Run the script again in the project's environment; return if it runs there already.
 
     The process itself becomes the environment's Python where the system can do that: Ctrl-C, and whatever ends this
     process, then reaches the one that works.
@@ -100,7 +100,7 @@ def go_on(script, given, here):
 
 
 def become(command):
-    """Run a command in this process's place; where there is no such thing, as its child, and give its exit."""
+    """Replace this process by a command; where the system cannot, run it as a child and return its exit code."""
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name == "posix":
@@ -149,7 +149,7 @@ def ensure(root=ROOT, say=_say):
 
 
 def _stamp(root):
-    """The lines that a finished installation left; none before that."""
+    """The lines that a finished installation has written; none before it is finished."""
     try:
         return (root / ".venv" / "made-from").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -250,7 +250,7 @@ def install(root, python):
 
 
 def cores():
-    """How many cores this process may use: of those that the machine has, what an affinity and a cgroup leave it."""
+    """How many cores this process may use: those of the machine, within the limits of affinity and cgroup."""
     try:
         found = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows

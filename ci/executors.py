@@ -1,4 +1,4 @@
-"""Where the runs of a sweep happen: here one after another, on a cluster of this machine, or on one that exists."""
+"""Executes the runs of a sweep: one after another here, on a cluster on this machine, or on a given cluster."""
 
 import asyncio
 import contextlib
@@ -20,8 +20,8 @@ class Connection:
     """A client of a scheduler that exists: connected in a thread from the start, and closed by `close`.
 
     In a thread, because a scheduler that does not answer would block the caller, and importing Dask is slow.
-    No client may be left to the garbage collector: Dask's `Client.__del__` takes a lock that the start of another
-    cluster may hold, and waits for ever.
+    Every client has to be closed and not left to the garbage collector: Dask's `Client.__del__` waits for a lock that
+    the start of another cluster may hold, for ever.
     """
 
     def __init__(self, address: str):
@@ -35,7 +35,7 @@ class Connection:
             import distributed
             self._begun = time.monotonic()
             self._imported.set()
-            # Asked before there is a client, for one whose start fails cannot be closed.
+            # Ask the scheduler first: a client whose start fails cannot be closed.
             asyncio.run(_answers(self.address))
             self._found = distributed.Client(self.address, timeout=ANSWER_WITHIN)
         except Exception as error:
@@ -135,7 +135,7 @@ def _here(workers: int):
 
 
 def _on_worker(ci: str, task: dict, output: str, threads: int | None, caller: str, force: bool) -> str:
-    """Sent to a worker, which imports these modules from the project's folder and has to have access to it."""
+    """Runs on a worker, which imports these modules from the project's folder, so it needs access to that folder."""
     if ci not in sys.path:
         sys.path.insert(0, ci)
     import executors

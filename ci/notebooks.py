@@ -18,7 +18,7 @@ import nbformat
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 COMMON = ("seed", "device", "output_dir")
 LARGEST = 500_000
-# Lines of code that a reader sees before the first figure: more than these are set-up, and fold away.
+# The most lines of code that a reader sees before the first figure; set-up code beyond them is folded.
 FIRST_LINES = 12
 # By tag: what JupyterLab hides of such a cell until the reader unfolds it.
 FOLDS = {"solution": ("source_hidden", "outputs_hidden"), "hide-input": ("source_hidden",)}
@@ -27,7 +27,7 @@ _DATE = re.compile(r"\b20\d\d-[01]\d-[0-3]\d\b")
 
 
 def problems(path: Path) -> list[str]:
-    """What a notebook does not keep to, one sentence each; empty where it keeps to all."""
+    """How a notebook breaks the contract, one sentence for each point; empty if it keeps to all of it."""
     notebook = nbformat.read(path, as_version=4)
     cells, found = notebook.cells, []
     code = [cell for cell in cells if cell.cell_type == "code"]
@@ -117,7 +117,7 @@ def _lines_before_figure(code) -> int:
 
 
 def fold(notebook) -> None:
-    """Keep solutions, and cells that set up, out of sight in JupyterLab until they are asked for."""
+    """Fold solutions and set-up cells in JupyterLab."""
     for cell in notebook.cells:
         parts = [part for tag in cell.metadata.get("tags", []) for part in FOLDS.get(tag, ())]
         if cell.cell_type == "code" and parts:
@@ -149,7 +149,7 @@ def _parameters(cells, places) -> list[str]:
 def execute(path: Path) -> None:
     """Run a notebook on its defaults and write it back, without timings: the same bytes each time."""
     from nbclient import NotebookClient
-    # A slow machine would leave progress bars in what is committed.
+    # On a slow machine progress bars would appear in the committed outputs.
     os.environ["TQDM_DISABLE"] = "1"
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, record_timing=False, coalesce_streams=True, timeout=600, startup_timeout=600,

@@ -1,4 +1,4 @@
-"""What pages have in common: how they look, wide and narrow, light and dark, sorting, a notebook's pictures."""
+"""Parts that all pages share: styles for wide and narrow, light and dark screens; sorting; a cell's pictures."""
 
 import html
 
@@ -32,7 +32,7 @@ for (const head of document.querySelectorAll("th button")) head.onclick = () => 
   body.append(...[...body.rows].sort((a, b) => order(key(a), key(b))));
 };
 """
-LONGEST = 32  # characters of a value that are shown before the rest folds away
+LONGEST = 32  # characters of a value that are shown; the rest is folded
 
 
 def start(title: str, style: str = "") -> str:

@@ -1,4 +1,4 @@
-"""What a notebook is given: its parameters, read from the command line or a file and checked before anything runs."""
+"""Parameters of notebooks, read from the command line or a file and checked before anything runs."""
 
 import ast
 import os
@@ -24,7 +24,7 @@ class _Loader(yaml.SafeLoader):
     _anchored = 0  # anchors around the node that is being read
 
     def compose_node(self, parent, index):
-        """Refuse an alias within an anchor: ten of them, one within the other, stand for billions of values."""
+        """Refuse an alias within an anchor: ten nested ones can stand for billions of values."""
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
             if self._anchored:
@@ -59,7 +59,7 @@ _UNREADABLE = (yaml.YAMLError, ValueError, TypeError, RecursionError)  # int() t
 
 
 def read(text: str, parameter: dict | None = None):
-    """One value from the command line: as it stands for a parameter that is a word, else as YAML.
+    """One value from the command line: unchanged if the parameter is a word, else read as YAML.
 
     Raises
     ------

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The main job: make the environment, execute the notebooks, write a page of what came out.
+"""The main job: make the environment, execute the notebooks, write a page with the results.
 
     python3 ci/run.py                             every notebook, on its defaults
     python3 ci/run.py 02 -p samples 8001          notebooks by the start of their name, with a parameter
@@ -73,7 +73,7 @@ def lab():
 
 
 def _parameters_apart(given):
-    """What is left of a command line, and its ``-p NAME VALUE``: argparse would take a VALUE of -1e-3 for an option.
+    """Split off the ``-p NAME VALUE`` of a command line: argparse would take a VALUE of -1e-3 for an option.
 
     Where NAME or VALUE is missing, the -p is left for argparse to refuse.
     """

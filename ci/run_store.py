@@ -1,4 +1,4 @@
-"""One run of a sweep, stored whole or not at all; and the check of runs that are stored already."""
+"""Stores each run of a sweep completely or not at all, and checks runs that are stored already."""
 
 import contextlib
 import json
@@ -35,7 +35,7 @@ class Task:
 
 
 def _temporary(final: Path) -> Path:
-    """A hidden name beside a run's own, which says whose it is."""
+    """A hidden name beside a run's own, with the host and the process that write it."""
     return final.with_name(f".{final.name[:12]}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}")
 
 
@@ -49,10 +49,10 @@ def clean(output: Path) -> None:
 
 @contextlib.contextmanager
 def alone(output: Path, say=print):
-    """One sweep at a time works in a folder; another waits, and then takes the finished runs as they are.
+    """Let one sweep at a time work in a folder; another waits, and then uses the finished runs.
 
-    The lock is on the folder itself, and the system releases it when the process ends, however it ends. Where there are
-    no such locks (Windows, some network file systems), two sweeps do some runs twice and keep the first of each.
+    The lock is on the folder itself, and the system releases it when the process ends, in whichever way. Where there
+    are no such locks (Windows, some network file systems), two sweeps do some runs twice and keep the first of each.
     """
     try:
         import fcntl
@@ -135,7 +135,7 @@ def execute_one(task: Task, output: Path, threads: int, caller: str, force: bool
 
 
 def _put(new: Path, place: Path) -> None:
-    """Rename a folder into its place; what stood there is deleted only once the new one stands."""
+    """Rename a folder to its final name; an older folder of that name is deleted only afterwards."""
     for attempt in range(5):
         aside = _temporary(place)
         with contextlib.suppress(FileNotFoundError):
@@ -144,7 +144,7 @@ def _put(new: Path, place: Path) -> None:
             os.rename(new, place)
             return
         except OSError:
-            # Another sweep put its own there in between, or the disk is at fault: then the old one goes back.
+            # Another sweep stored the same run meanwhile, or the disk failed: in the latter case restore the old one.
             if aside.exists() and not place.exists():
                 os.rename(aside, place)
             if attempt == 4:
@@ -167,7 +167,7 @@ def _gpu_alone(task: Task):
     try:
         found = device.resolve(task.given.get("device", "auto"))
     except (ValueError, TypeError):
-        found = None  # the run itself refuses it, by name
+        found = None  # the run itself refuses the device, with its name
     with contextlib.ExitStack() as stack:
         if found is not None and found.type == "cuda":
             with contextlib.suppress(ImportError, ValueError):

@@ -1,4 +1,4 @@
-"""Executes notebooks with papermill and keeps what came out of each run; needs the environment."""
+"""Executes notebooks with papermill and stores the results of each run; needs the environment."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ NOTEBOOKS = environment.ROOT / "notebooks"
 ABOUT = "run.json"
 # A socket's address has room for 107 bytes.
 _LONGEST_SOCKET = 100
-# Seconds in which a kernel has to start: it takes one, on a busy machine or a slow disk far more.
+# Seconds in which a kernel has to start: usually it takes one, on a busy machine or a slow disk far more.
 START_WITHIN = 600
 
 
@@ -152,7 +152,7 @@ def execute_one(path: Path, given: dict, folder: Path, threads: int, caller: str
     folder.mkdir(parents=True, exist_ok=True)
     given = {**given, "output_dir": given.get("output_dir") or str(folder)}
     record = Path(given["output_dir"]) / f"{name}.json"
-    for stale in (record, folder / ABOUT):  # an earlier run's numbers would be taken for this one's
+    for stale in (record, folder / ABOUT):  # or an earlier run's numbers would be taken for those of this run
         stale.unlink(missing_ok=True)
     error, content = _papermill(path, given, folder / path.name, threads, caller), {}
     if not error and record.is_file():
@@ -176,7 +176,7 @@ def _papermill(path: Path, given: dict, target: Path, threads: int, caller: str)
     settings = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
     settings["TQDM_DISABLE"] = "1"
     if names_code(given):
-        # A notebook runs in its own folder, but a module that is named is looked for where the caller is.
+        # A notebook runs in its own folder, but modules named by parameters are looked for in the caller's folder.
         settings["PYTHONPATH"] = os.pathsep.join(filter(None, [caller, os.environ.get("PYTHONPATH")]))
     before = {key: os.environ.get(key) for key in settings}
     os.environ.update(settings)

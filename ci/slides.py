@@ -77,7 +77,7 @@ def write(name: str, notebook, folder: Path) -> Path:
 
 
 def bring_reveal(site: Path) -> None:
-    """What shows the slides, into the site's own files: reveal.js as the package sphinx-revealjs brings it."""
+    """Copy the program that shows the slides into the site: reveal.js, from the package sphinx-revealjs."""
     package = Path(importlib.util.find_spec("sphinx_revealjs").origin).parent / "_static" / "revealjs" / "dist"
     for part in ("reveal.js", "reveal.css"):
         there = site / "_static" / "reveal" / "dist" / part

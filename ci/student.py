@@ -9,7 +9,7 @@ from environment import Refused
 
 
 def copy_of(notebook):
-    """A notebook as a student gets it: no cell tagged ``solution``, no output, nothing executed."""
+    """A student's copy of a notebook: without cells tagged ``solution``, outputs and execution counts."""
     copied = nbformat.from_dict(notebook)
     copied.cells = [cell for cell in copied.cells if "solution" not in cell.metadata.get("tags", [])]
     for cell in copied.cells:

@@ -1,4 +1,4 @@
-"""Sweeps: the product of parameters, each run kept under a name of its own, so that a sweep can be resumed."""
+"""Sweeps over products of parameters; each run is stored under its own name, so that a sweep can be resumed."""
 
 import contextlib
 import hashlib
@@ -71,12 +71,12 @@ def tasks(paths: list[Path], given: dict[str, dict], sweep: list[str], elsewhere
     paths
         The notebooks.
     given
-        Of each by its name: the parameters that are the same in every run.
+        By the notebook's name: the parameters that are the same in every run.
     sweep
         The axes, as on the command line.
     elsewhere
-        Whether the runs happen on other machines: a run's name then has the device as it is called, because "auto" may
-        be another device there.
+        Whether the runs happen on other machines: then a run's name contains the device as it was given, because "auto"
+        may be another device there.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def _hash(content) -> str:
 
 
 def job(chosen, paths: list[Path], given: dict[str, dict], output: Path) -> int:
-    """Run what is missing of a sweep, then collect what is there; the number of the exit."""
+    """Run the missing runs of a sweep, then collect all finished ones; returns the exit code."""
     wanted = tasks(paths, given, chosen.sweep, elsewhere=chosen.connection is not None)
     runner.need_writable(output)
     runner.clean_sockets()

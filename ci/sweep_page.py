@@ -97,7 +97,7 @@ def _notebook(row, about, output: Path) -> str:
 
 
 def _literal(value) -> str:
-    """JSON that can neither end the script it stands in nor open a comment there."""
+    """JSON for use inside a script: it can neither end the script nor open a comment in it."""
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
 
 

@@ -6,8 +6,8 @@
     python3 ci/test.py --processors    all of it on every instruction set, with 1, 2 and 4 threads (an hour or two)
 
 Results differ in their last digits from one processor to another. So the committed notebooks are compared, and the
-tests marked `numeric` run, on two more instruction sets than the processor's own. One that the processor lacks is
-skipped, and said.
+tests marked `numeric` run, on two instruction sets besides the processor's own. A set that the processor lacks is
+skipped, and this is printed.
 """
 
 import os
@@ -22,7 +22,7 @@ import browser
 import environment
 
 ROOT = environment.ROOT
-# What PyTorch, oneDNN and MKL are told, by the name under which PyTorch knows the instruction set.
+# Settings of PyTorch, oneDNN and MKL, by PyTorch's name of the instruction set.
 SETS = {
     "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
     "DEFAULT": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
@@ -37,14 +37,14 @@ def own_set():
 
 
 def why_not(name, own, machine):
-    """Why an instruction set cannot be tried, or is not worth it; "" where it can.
+    """Why an instruction set cannot be tried, or adds nothing; "" if it is tried.
 
     Parameters
     ----------
     name
         Of `SETS`.
     own
-        What PyTorch takes by itself.
+        The set that PyTorch chooses by itself.
     machine
         As `platform.machine` says it.
     """
@@ -58,7 +58,7 @@ def why_not(name, own, machine):
 
 
 def stages(everything, sets):
-    """What is run, in order: (name, command, what its environment has besides).
+    """All stages in order: (name, command, additional environment variables).
 
     The tests come last, so that pytest's count closes the output.
 
@@ -69,9 +69,9 @@ def stages(everything, sets):
     sets
         Names of `SETS` to run beside the processor's own set.
     """
-    python, cores = sys.executable, environment.cores()
+    python, cores = sys.executable, str(environment.cores())
     where = {name: f" on {NAMES[name]}" for name in sets}
-    settings = [("", 1, {})]  # of each: words for its name, threads, what its environment has besides
+    settings = [("", 1, {})]  # of each: words for its name, threads, additional environment variables
     if everything:
         settings = [(f"{where.get(name, '')} with {threads} thread{'s' * (threads > 1)}", threads, SETS.get(name, {}))
                     for name in ("", *sets) for threads in (1, 2, 4)]
@@ -81,18 +81,18 @@ def stages(everything, sets):
                      for name in sets]
 
     def pytest(what, words, threads, more, *options):
-        jobs = str(max(1, cores // threads))
+        # As many processes as cores, also of several threads each: what they run is on one thread most of the time.
+        # Files in their own order: else the one of few, long tests would be begun last, and every core but one wait.
         count = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         if threads > 1:
             # MKL, and PyTorch with it, would take no more threads than there are cores; and threads that wait for one
             # another actively take a busy machine's time from those that they wait for.
             count.update(MKL_DYNAMIC="FALSE", OMP_WAIT_POLICY="PASSIVE")
-        return (what + words, [python, "-m", "pytest", "-q", "-n", jobs, "--dist", "loadfile", *options],
-                {**count, **more})
+        return (what + words, [python, "-m", "pytest", "-q", "-n", cores, "--dist", "loadfile",
+                              "--no-loadscope-reorder", *options], {**count, **more})
 
-    # As many processes as cores, so one thread each.
     parameters = [python, "ci/run.py", "--here", "--file", "notebooks/parameters/check.yaml", "--output", "runs/check",
-                  "--jobs", str(cores)]
+                  "--jobs", cores]
     nbval = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", "ci/sanitize.cfg", "--nbval-cell-timeout",
              "1200", "--nbval-kernel-startup-timeout", "600", "notebooks"]
     found = [("style", [python, "-m", "ruff", "check", "."], {}),

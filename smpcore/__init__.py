@@ -7,9 +7,9 @@ arXiv:2103.14731, 2021).
 - `smp`, `find_kinks`: from samples of any signal.
 - `attribute`: layer by layer inside any PyTorch model.
 - `trace_line`: every kink on a straight line, with a certificate.
-- `propagation`: predicted, never measured.
-- `smoothing`: made smooth again, in a trained network or in training.
-- `diagnosis`: why an output jerks, kinks and other causes told apart; ``python -m smpcore`` on the command line.
+- `propagation`: SMP predicted from statistics, not measured.
+- `smoothing`: makes a trained network smooth, or keeps one smooth in training.
+- `diagnosis`: why an output jerks, by kinks or other causes; ``python -m smpcore`` on the command line.
 
 Names are imported on first use, so that `import smpcore` stays quick and needs numpy, scipy and torch alone. What an
 extra installs is imported by `need`.
@@ -32,14 +32,14 @@ _MODULES = ("attribution", "benchmarks", "device", "diagnosis", "experiments", "
 #: Modules that are also found under an older or shorter name: ``from smpcore.results import start``.
 _ALSO = {
     "device": "arguments.device",
-    "results": "experiments.results", "benchmarks": "experiments.benchmarks", "training": "experiments.regressors",
+    "results": "experiments.results", "benchmarks": "experiments.benchmarks", "training": "models.regressors",
     "switches": "units.table", "propagation.rules": "propagation.closed_forms",
     "propagation.crossings": "propagation.closed_forms.crossing_variance",
     "propagation.spread": "propagation.closed_forms.spread", "propagation.layers": "propagation.given_weights",
     "propagation.statistics": "propagation.given_weights.statistics",
     "propagation.networks": "propagation.predict_network",
 }
-#: What a package is installed as, where that is not the name under which it is imported.
+#: The name under which a package is installed, where it is not the name under which it is imported.
 _SOLD_AS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 
 __all__ = ["__version__", "attribute", "find_kinks", "propagation", "smp", "trace_line"]

@@ -1,6 +1,6 @@
 """The command line, ``python -m smpcore`` or ``smpcore``: its commands ``why``, ``curve`` and ``relax``.
 
-What is typed becomes models, paths and numbers here; the work is done in the rooms.
+This file turns the arguments into models, paths and numbers; the rooms do the work.
 """
 
 import functools
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 import smpcore
+from smpcore.arguments import POSITIVE, check, optional
 from smpcore.arguments import device as devices
 from smpcore.diagnosis import diagnose_curve, read_curve, write_page
 from smpcore.diagnosis import why as judged
@@ -30,12 +31,10 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"smpcore: {error}")
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Why does a network's output jerk, which of its layers make it so, and what would help?")
 _PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
-#: Inputs that `relax` is calibrated on at most.
+#: The most inputs on which `relax` calibrates.
 _CALIBRATION = 512
 
 Model = Annotated[str, typer.Argument(help="package.module:function that returns the model, or the model itself")]
@@ -63,7 +62,7 @@ class Crops(Sequence):
 
 
 def _in_sentences(command: Callable) -> Callable:
-    """What is wrong with what was given ends a command with its sentence and 2; Ctrl-C with 130."""
+    """End a command with exit code 2 and one sentence if an argument is wrong; with 130 after Ctrl-C."""
     @functools.wraps(command)
     def call(*args, **kwargs):
         try:
@@ -99,8 +98,8 @@ def why(model: Model, more: Annotated[list[str] | None, typer.Argument(help="fur
     """Tell apart what makes a model's output jerk at a frame rate."""
     network = _model(model, weights, device)
     settings = _settings(network, box, size, mean, std)
-    path, times = _walk([walk, *(more or [])], settings, _numbers("pan", pan, 2), zoom, _above("fps", fps), start,
-                        None if seconds is None else _above("seconds", seconds))
+    check({"fps": fps, "seconds": seconds}, {"fps": POSITIVE, "seconds": optional(POSITIVE)})
+    path, times = _walk([walk, *(more or [])], settings, _numbers("pan", pan, 2), zoom, fps, start, seconds)
     found = judged(network, path, times, outputs=_chosen(outputs))
     print(json.dumps(found.to_dict(), indent=1) if as_json else found)
     few = times[torch.linspace(0, len(times) - 1, 5).long()]
@@ -116,7 +115,8 @@ def curve(file: Annotated[Path, typer.Argument(help=".csv, .tsv, .parquet or .np
           column: Annotated[str | None, typer.Option(help="where there are several")] = None,
           as_json: Json = False, report: Report = None) -> None:
     """Tell from a recorded curve alone why it jerks."""
-    found = diagnose_curve(read_curve(file, column), _above("fps", fps))
+    check({"fps": fps}, {"fps": POSITIVE})
+    found = diagnose_curve(read_curve(file, column), fps)
     if as_json:
         print(json.dumps(vars(found) | {"sentence": found.sentence, "verdict": found.verdict and vars(found.verdict)},
                          indent=1))
@@ -162,7 +162,7 @@ def _model(name: str, weights: Path | None, device: str) -> torch.nn.Module:
 
 
 def _settings(model, box, size, mean, std) -> dict:
-    """What `paths.picture` is told: as the model's ``picture_input`` says, and as was asked for."""
+    """The arguments of `paths.picture`: the model's ``picture_input``, and the options, which win."""
     asked = {"box": None if box is None else _numbers("box", box, 4), "size": size, "mean": mean, "std": std}
     return getattr(model, "picture_input", {"channels": 3}) | {key: value for key, value in asked.items()
                                                                if value is not None}
@@ -216,12 +216,6 @@ def _numbers(name: str, text: str, count: int) -> list[float]:
     if len(found) != count:
         raise ValueError(f"{name} = {text!r}: write {count} numbers with commas between them")
     return found
-
-
-def _above(name: str, value: float) -> float:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} = {value:g}: it must be above 0")
-    return value
 
 
 def _chosen(asked: str | None) -> Callable:

@@ -13,7 +13,7 @@ LineCollection = smpcore.need("matplotlib.collections").LineCollection
 
 __all__ = ["COLORS", "PALETTE", "draw_moving_crop", "draw_plane", "draw_spread", "use_style"]
 
-# M. Okabe and K. Ito, "Color Universal Design" (2008), yellow left out: it vanishes on a projector.
+# M. Okabe and K. Ito, "Color Universal Design" (2008), without yellow, which cannot be seen on a projector.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 # One meaning, one colour, in every notebook.
@@ -109,7 +109,7 @@ def draw_moving_crop(axis, path, times, points) -> None:
     path
         A `smpcore.paths.PicturePath`.
     times
-        (P,): the crop is drawn at the first of them (solid), and an eighth and seven eighths on (dashed).
+        (P,): the crop is drawn at the first (solid), and after an eighth and seven eighths of the times (dashed).
     points
         (P, K, 2): x and y of K points as fractions of the crop. Each is a ring at the first time, and a trail.
 

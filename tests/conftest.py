@@ -17,9 +17,9 @@ TESTS = Path(__file__).parent
 #: Files and folders whose tests train, start processes, run notebooks or compose hundreds of programs.
 SLOW_PLACES = ("ci/test_run.py", "ci/test_sweep.py", "ci/test_executors.py", "ci/test_environment.py",
                "ci/test_figure.py", "ci/test_site.py", "diagnosis/test_causes.py", "diagnosis/test_command_line.py",
-               "diagnosis/test_report.py", "experiments/test_architectures.py", "experiments/test_iterated_systems.py",
-               "experiments/test_jumping_systems.py", "experiments/test_learning_systems.py",
-               "experiments/test_regressors.py", "forensics",
+               "diagnosis/test_report.py", "experiments/test_architectures.py", "models/test_iterated_systems.py",
+               "models/test_jumping_systems.py", "models/test_learning_systems.py",
+               "models/test_regressors.py", "forensics",
                "notebooks/test_answers.py", "notebooks/test_start_here.py", "notebooks/test_your_model.py",
                "propagation/test_measured_moments.py",
                "propagation/test_predict_network.py", "propagation/test_real_architectures.py",

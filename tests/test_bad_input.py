@@ -21,9 +21,10 @@ from torch import nn
 
 import smpcore
 from smpcore import device, forensics, models, paths, smoothing
-from smpcore.experiments import benchmarks, regressors, results, run_files
+from smpcore.experiments import benchmarks, results, run_files
 from smpcore.forensics import classifier
 from smpcore.forensics.features import FEATURES
+from smpcore.models import regressors
 
 NAN, PACKAGE = float("nan"), str(Path(smpcore.__file__).parent)
 LINE = torch.zeros(1, 8, 8).double(), torch.ones(1, 8, 8).double()

@@ -30,10 +30,10 @@ from smpcore import (
     trace_line,
     tracing,
 )
-from smpcore.experiments import regressors as training
 from smpcore.experiments.architectures import ARCHITECTURES
 from smpcore.experiments.benchmarks import forward_pass, sampled_slopes, transform_line
 from smpcore.models import cnn, mlp, reference_cnn, reference_line
+from smpcore.models import regressors as training
 from smpcore.paths import blob, circle, line
 from smpcore.propagation.closed_forms import crossing_variance as crossings
 
@@ -279,7 +279,6 @@ ELSEWHERE = {
     **dict.fromkeys(["arguments.*"], "checks arguments, wherever they are"),
     **dict.fromkeys(["SamplingWarning", "ValueJumpWarning"], "is a warning"),
     "PathWithSlope": "is a form that paths may have",
-    **dict.fromkeys(["chunks", "device.describe", "resolve"], "is about devices themselves"),
     **dict.fromkeys(["in_turns", "peak_bytes"], "watches work on any device"),
     **dict.fromkeys(["rms_error", "samples_needed", "auc", "averaged", "cross_validate", "degrade", "table", "bank",
                      "recipes", "probability_kinked", "verdict", "scipy_composition", "forensics.features",
@@ -287,7 +286,6 @@ ELSEWHERE = {
     **dict.fromkeys(["autocovariance", "slope_variance", "picture_covariances"], "is the input of other cases"),
     **dict.fromkeys(["Run", "start", "load", "load_picture", "carried_weights"], "reads or writes files"),
     **dict.fromkeys(["plotting.*", "draw_course", "draw_shares", "write_page"], "draws"),
-    **dict.fromkeys(["arguments.*"], "is about arguments, before anything is computed"),
     **dict.fromkeys(["inspection.*"], "is asked of whole models inside every case of attribute"),
     **dict.fromkeys(["train", "make_bank"], "trains in single precision: a test of its own below"),
 }

@@ -21,15 +21,15 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 #: The floor plan, from the ground up: a room imports rooms of lower floors only.
 FLOORS = (
     {"arguments", "units", "paths"},
-    {"inspection", "metric", "signals", "experiments", "plotting"},
-    {"attribution", "tracing", "propagation", "forensics", "models", "smoothing"},
+    {"inspection", "metric", "signals", "models", "experiments", "plotting"},
+    {"attribution", "tracing", "propagation", "forensics", "smoothing"},
     {"diagnosis"},
 )
 #: What no prediction imports, so that predicted and measured stay two ways to one number.
 MEASUREMENTS = {"attribution", "tracing", "metric", "forensics"}
 #: The doors of the house, which belong to no room.
 OPENINGS = {"__init__", "__main__"}
-# Nine of the arrows are the diagnosis's, in which the measurements meet.
+# Six of the arrows are the diagnosis's, in which the measurements meet.
 MOST_ARROWS, MOST_LINES = 37, 10_520
 
 
@@ -136,7 +136,7 @@ EXTRAS = {
                 "cross_validate(bank(), 'kinked')"),
     "joblib": ("notebooks", "joblib", "from smpcore import models; models.face_network()"),
     "lz4": ("notebooks", "lz4", "from smpcore import models; models.face_network()"),
-    "snntorch": ("notebooks", "snntorch", "from smpcore.experiments.jumping_systems import SpikingStress; "
+    "snntorch": ("notebooks", "snntorch", "from smpcore.models.jumping_systems import SpikingStress; "
                  "SpikingStress({}, 1)"),
     "tqdm": ("notebooks", "tqdm", "from smpcore import forensics; forensics.make_bank([])"),
     "typer": ("cli", "typer", "import smpcore; smpcore.need('typer')"),

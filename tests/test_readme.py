@@ -74,6 +74,13 @@ def test_every_room_and_command_is_in_the_readme():
     assert not missing
 
 
+def test_what_decides_is_where_the_readme_says():
+    box = README[README.index("| where is … decided?"):README.index("## The notebooks")]
+    named = re.findall(r"`([\w/]+\.py)`", box[:box.index("\n\n")])
+    assert len(named) >= 10
+    assert not [name for name in named if not (ROOT / "smpcore" / name).is_file()]
+
+
 def test_the_glossary_has_the_words():
     rows = re.findall(r"^\| ([\w ]+) \| ", README[README.index("## Glossary"):], re.M)[1:]
     assert set(rows) == {"unit", "switch", "kink", "jump", "gain", "slope", "path", "piece", "knot", "winner", "gate",

@@ -97,7 +97,7 @@ def count_maxima(x):
     rising = x.diff(dim=-1) > 0
     return (rising[:, :-1] & ~rising[:, 1:]).sum(-1)
 """, "the formula says")],
-    ("02", 4): [("def with_memory(memory):\n    return r", "not λ|forgotten everything"),
+    ("02", 4): [("def with_memory(memory):\n    return r", "not λ|is not periodic any more"),
                 ("def with_memory(memory):\n    return torch.cos(lags / length_scale) * 2", "the variance is not 1"),
                 ("""
 def with_memory(memory):
@@ -139,7 +139,8 @@ def by_direction(height, width, angle):
     ("04", 1): [("def three_cases():\n    return 2.0, 8.0, 3.2", "and there are four"),
                 ("def three_cases():\n    return 8.0, 0.0, 3.2", "all weights have one sign"),
                 ("def three_cases():\n    return 8.0, 8.0, 8.0", "a part of the jumps cancels")],
-    ("04", 2): [("def average_pool_smp(kernel, bias):\n    return 4 * behind_relu", "what does an average weigh"),
+    ("04", 2): [("def average_pool_smp(kernel, bias):\n    return 4 * behind_relu",
+                 "which weights does an average have"),
                 ("def average_pool_smp(kernel, bias):\n    return 2 * behind_relu", "how long is a picture's path"),
                 ("def average_pool_smp(kernel, bias):\n    return behind_pool[:1]", "one number for each"),
                 ("def average_pool_smp(kernel, bias):\n    return behind_relu", "are bias, C and L all in it")],
@@ -192,7 +193,7 @@ def deadband_smp():
 """, "from -1 to 1")],
     ("05", 3): [(_BY_HAND.replace(_PASSED_ON, "slope @ model[0].weight.T"), "does a slope pass"),
                 (_BY_HAND.replace("(b > 0).double() * ", ""), "does a kink pass"),
-                (_BY_HAND.replace(" * gain", "").replace(" * model[4].weight)", ")"), "slope and gain is missing")],
+                (_BY_HAND.replace(" * gain", "").replace(" * model[4].weight)", ")"), "slope or the gain missing")],
     ("05", 4): [("""
 def winning(count, until=0.4):
     with torch.no_grad():

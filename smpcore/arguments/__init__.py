@@ -1,4 +1,4 @@
-"""What public functions may be given: kinds of arguments, devices by name, and models, paths and times."""
+"""Checks of what public functions are given: kinds of arguments, devices by name, models, paths and times."""
 
 from smpcore.arguments.kinds import (
     DTYPE,
@@ -21,7 +21,6 @@ from smpcore.arguments.model_and_path import (
     checked_inputs,
     checked_times,
     choose_outputs,
-    explained,
     home_of,
     refuse_training,
     runs,
@@ -31,6 +30,6 @@ from smpcore.arguments.model_and_path import (
 
 __all__ = [
     "DTYPE", "FUNCTION", "MODULE", "MOST_OUTPUTS", "POSITIVE", "TENSOR", "TIMES", "Kind", "check", "checked",
-    "checked_copy", "checked_inputs", "checked_times", "choose_outputs", "explained", "home_of", "one_of", "optional",
+    "checked_copy", "checked_inputs", "checked_times", "choose_outputs", "home_of", "one_of", "optional",
     "refuse_training", "runs", "several", "whole", "with_gradients", "with_tangent",
 ]

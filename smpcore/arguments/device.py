@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterator
-from numbers import Integral
 
 import torch
+
+from smpcore.arguments.kinds import DTYPE, FUNCTION, Kind, checked, whole
 
 __all__ = ["chunks", "describe", "resolve"]
 
 
+@checked(device=Kind((str, torch.device), ": it must be a name such as 'auto', 'cpu' or 'cuda:1'"), dtype=DTYPE)
 def resolve(device: str | torch.device = "auto", dtype: torch.dtype = torch.float64) -> torch.device:
     """The torch device that a name stands for, checked to be there.
 
@@ -28,10 +30,6 @@ def resolve(device: str | torch.device = "auto", dtype: torch.dtype = torch.floa
     TypeError
         For a device that is not a string or a `torch.device`, a dtype that is not a floating one.
     """
-    if not isinstance(device, str | torch.device):
-        raise TypeError(f"device is a name such as 'auto', 'cpu' or 'cuda:1', not {type(device).__name__}")
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise TypeError(f"dtype = {dtype!r}: it must be a floating type of torch's, such as torch.float64")
     if device == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
@@ -55,6 +53,7 @@ def resolve(device: str | torch.device = "auto", dtype: torch.dtype = torch.floa
     return found
 
 
+@checked(device=Kind(torch.device, ": it must be a torch.device, as resolve() gives it"))
 def describe(device: torch.device) -> str:
     """A device in words: ``"cpu"``, or ``"cuda:0 (name of the GPU)"``.
 
@@ -63,13 +62,12 @@ def describe(device: torch.device) -> str:
     TypeError
         For what is not a `torch.device`.
     """
-    if not isinstance(device, torch.device):
-        raise TypeError(f"device = {device!r}: it must be a torch.device, as resolve() gives it")
     if device.type != "cuda":
         return str(device)
     return f"{device} ({torch.cuda.get_device_name(device)})"
 
 
+@checked(work=FUNCTION, count=whole(0), size=whole(0), overlap=whole(0))
 def chunks(work: Callable[[int, int], object], count: int, size: int, *, overlap: int = 0) -> Iterator[object]:
     """Run ``work(start, stop)`` over ``range(count)`` in pieces of at most ``size``, and yield each result.
 
@@ -94,11 +92,6 @@ def chunks(work: Callable[[int, int], object], count: int, size: int, *, overlap
     MemoryError
         Where the smallest piece does not fit either.
     """
-    if not callable(work):
-        raise TypeError(f"work = {work!r}: it must be a function")
-    for name, value in (("count", count), ("size", size), ("overlap", overlap)):
-        if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value < 2**63:
-            raise TypeError(f"{name} = {value!r}: it must be a whole number of at least 0")
     start, size = 0, max(size, overlap + 1)
     while start < count - overlap or start == 0 < count:
         stop = min(start + size, count)

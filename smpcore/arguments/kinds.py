@@ -1,4 +1,4 @@
-"""What public functions may be given: kinds of arguments, checked by name, and one form of sentence for a misfit.
+"""Kinds of arguments of public functions: each is checked by name, and all errors have one form of sentence.
 
     @checked(samples=whole(2), start=TENSOR)
     def sampled(model, start, samples): …
@@ -21,8 +21,8 @@ __all__ = ["DTYPE", "FUNCTION", "MODULE", "POSITIVE", "TENSOR", "TIMES", "Kind",
 
 
 class Kind(NamedTuple):
-    """What an argument must be: its ``types``, of which True and False are none unless named; the end of the sentence
-    for another type; what must hold; and the end of the sentence for where it does not, where that is another."""
+    """What an argument must be: its ``types`` (True and False are refused unless this is object); the end of the
+    sentence for another type; a condition; and the end of the sentence where it does not hold, if that is another."""
 
     types: type | tuple | None
     misfit: str
@@ -92,7 +92,7 @@ def checked(**kinds: Kind) -> Callable:
         def call(*args, **words):
             try:
                 given = signature.bind(*args, **words)
-            except TypeError:  # an argument too many or too few, which Python says better
+            except TypeError:  # an argument too many or too few: the call below raises Python's own error
                 return function(*args, **words)
             given.apply_defaults()
             check(given.arguments, kinds)
@@ -104,12 +104,12 @@ def checked(**kinds: Kind) -> Callable:
 
 
 def _misfit(value, kind: Kind) -> type[Exception] | None:
-    """The error that a value deserves, None where it is of the kind."""
+    """The type of the error for a value, None where it is of the kind."""
     if not isinstance(value, kind.types) or (isinstance(value, bool) and kind.types is not object):
         return TypeError
     try:
         return None if kind.holds(value) else ValueError
-    except Exception:  # a comparison that such a value does not know
+    except Exception:  # the value has no such comparison
         return ValueError
 
 

@@ -1,4 +1,4 @@
-"""What is asked of a model, a path and times before anything is measured, in sentences."""
+"""Checks of a model, a path and times before anything is measured; each error says what is wrong."""
 
 import copy
 import inspect
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["MOST_OUTPUTS", "checked_copy", "checked_inputs", "checked_times", "choose_outputs", "explained", "home_of",
+__all__ = ["MOST_OUTPUTS", "checked_copy", "checked_inputs", "checked_times", "choose_outputs", "home_of",
            "refuse_training", "runs", "with_gradients", "with_tangent"]
 
-#: Outputs that are measured at most, unless they are chosen.
+#: The most outputs that are measured; with more, some have to be chosen.
 MOST_OUTPUTS = 64
-#: Modules whose output in training mode is no function of their input.
+#: Modules whose output in training mode is not a function of their input.
 _TRAINED = nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd | nn.RReLU
 
 
@@ -29,7 +29,7 @@ def refuse_training(model: nn.Module) -> None:
 
 
 def checked_inputs(found, samples: int, what: str = "path") -> Tensor:
-    """What a path gave for so many times, if it is a tensor ``(P, *input_shape)``.
+    """The inputs that a path gave for ``samples`` times, if they are a tensor ``(P, *input_shape)``.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def with_gradients(function):
 
 
 def with_tangent(path, times: Tensor, what: str = "path") -> Tensor:
-    """What a path gives at ``times (P,)``, with its slopes as tangents; call within a dual level.
+    """The inputs that a path gives at ``times (P,)``, with their slopes as tangents; call within a dual level.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def checked_copy(model, dtype: torch.dtype):
 
 
 class _NumbersAlone(TorchFunctionMode):
-    """Within it `copy.deepcopy` copies the numbers of a tensor that was computed from others, which it refuses else.
+    """Within it `copy.deepcopy` copies the numbers of a tensor that was computed from others; otherwise it refuses.
 
     Weight norm and pruning keep such tensors as attributes, spiking networks as buffers after training.
     """
@@ -177,40 +177,8 @@ def choose_outputs(found, outputs, samples: int) -> Tensor:
 
 
 @contextmanager
-def explained(watch):
-    """Say which operation has no forward-mode AD, and the way round, in place of torch's own words.
-
-    ``watch.place`` is the call, ``module.path:operation``, and ``watch.scope.model`` the model.
-    """
-    try:
-        yield
-    except (NotImplementedError, RuntimeError) as error:
-        text = str(error)
-        if "forward AD" not in text and "forward-mode" not in text and "jvp" not in text:
-            raise
-        if "custom autograd.Function" in text:
-            raise ValueError(
-                f"{watch.place.split(':')[0]} runs a custom autograd function without a forward-mode derivative: "
-                + _own_switch(watch.scope.model)
-                + "give it a static method jvp(ctx, *tangents); backward hooks and checkpoints are such functions: "
-                "remove the hooks, and call checkpoint(…, use_reentrant=False)") from error
-        raise ValueError(
-            f"{watch.place} has no forward-mode derivative in torch ({text.splitlines()[0][:160]}): write it with "
-            "operations that have one; for attention use torch.nn.attention.sdpa_kernel(SDPBackend.MATH), in place of "
-            "grid_sample a weighted sum; or measure with smp from samples") from error
-
-
-def _own_switch(model) -> str:
-    """How a model's own library replaces its memory-saving Swish by plain operations; empty where it has no switch."""
-    for path, module in model.named_modules() if isinstance(model, nn.Module) else ():
-        if callable(getattr(module, "set_swish", None)):
-            return f"call {'.'.join(filter(None, ('model', path)))}.set_swish(memory_efficient=False), or "
-    return ""
-
-
-@contextmanager
 def runs(dtype: torch.dtype, x: Tensor, model=None):
-    """Say in a sentence why a model does not run on inputs x, the measurement aside."""
+    """Say in a sentence why a model does not run on inputs x, for reasons that do not lie in the measurement."""
     try:
         yield
     except Exception as error:

@@ -18,12 +18,13 @@ from torch import Tensor
 import smpcore
 from smpcore.arguments import checked_copy, checked_times, home_of, with_gradients
 from smpcore.arguments import device as devices
-from smpcore.attribution.measurement import Measurement, chunk_size
+from smpcore.attribution.measurement import LayerSmp, Measurement, chunk_size
 from smpcore.attribution.preflight import probe
 from smpcore.attribution.suggestion import Suggestion, suggest
 from smpcore.attribution.unexplained import Course, look_closer, refine
 from smpcore.attribution.watched_model import WatchedModel
 from smpcore.inspection.module_scope import call_site
+from smpcore.inspection.refusals import refusal
 
 __all__ = ["Attribution", "LayerSmp", "attribute"]
 
@@ -32,31 +33,6 @@ _PATIENCE = 4.0
 _COLOURS = {"relu": "C0", "prelu": "C0", "max pool": "C1"}
 # Samples of one path, computed in other batches, agree to this.
 _SAME = {torch.float64: 1e-8, torch.float32: 1e-3}
-
-
-@dataclass(frozen=True)
-class LayerSmp:
-    """What one call adds.
-
-    Attributes
-    ----------
-    name
-        ``module.path:operation``, with ``#2``, ``#3`` for later calls of the same.
-    kind
-        In words: ``"relu"``, ``"max pool"``, …
-    units
-        How many units it has for one input.
-    switches
-        How often they switched between two samples, whether or not the output notices.
-    smp
-        ``(m,)`` its part of each output's SMP, in output units per unit of t.
-    """
-
-    name: str
-    kind: str
-    units: int
-    switches: int
-    smp: Tensor
 
 
 @dataclass(frozen=True, repr=False)
@@ -193,7 +169,8 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
         None for all (at most 64), indices into the output flattened to (P, m), or a callable from what the model
         returns to a tensor (P, m).
     chunk
-        Samples at once, at least 2; memory grows with it, the result does not depend on it.
+        Samples at once, at least 2; memory grows with it, the result does not depend on it. By itself as many as
+        `measurement.chunk_size` gives, halved where memory runs out.
     dtype
         In which everything but the times is computed.
 
@@ -243,8 +220,7 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
         course = course or Course(moments, part)
         start = max(done - 1, 0)
         course.add(part, start, same)
-        done = start + len(part.values)
-        spent = time.monotonic() - begin
+        done, spent = start + len(part.values), time.monotonic() - begin
         if bar is None and done < len(times) and spent * (len(times) - done) / done > _PATIENCE:
             bar = _progress(len(times))
         if bar is not None:
@@ -253,15 +229,12 @@ def attribute(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
         bar.close()
     for name, layer in course.layers.items():
         if not bool(layer.smp.isfinite().all()):
-            raise ValueError(f"the gain from {name} to the output is not finite where it switches: some operation "
-                             "behind it is infinitely steep there, as a square root is at 0; add a small number "
-                             "inside it")
+            raise refusal("steep behind", name)
     course.close_seams(measurement.part)
     measure = functools.partial(measurement.in_chunks, size=size)
     unexplained = refine(measure, course, size, numbers) + look_closer(measure, course, dtype)
-    layers = [LayerSmp(name, layer.kind, layer.units, layer.switches, layer.smp)
-              for name, layer in course.layers.items()]
-    jumps = sum((layer.value_jumps for layer in course.layers.values()), torch.zeros_like(course.total))
+    layers = list(course.layers.values())
+    jumps = sum((layer.value_jumps for layer in layers), torch.zeros_like(course.total))
     return Attribution(times, course.values, course.slopes, course.total, jumps, layers, unexplained)
 
 
@@ -273,8 +246,8 @@ def _grouped(layers: list[LayerSmp], group: bool | Callable[[str], str]) -> list
     found = {}
     for layer in layers:
         found.setdefault((site(layer.name), layer.kind), []).append(layer)
-    return [LayerSmp(name, kind, sum(one.units for one in calls), sum(one.switches for one in calls),
-                     torch.stack([one.smp for one in calls]).sum(0)) for (name, kind), calls in found.items()]
+    return [LayerSmp(name, kind, *map(sum, zip(*((one.units, one.switches, one.smp, one.value_jumps) for one in calls),
+                                               strict=True))) for (name, kind), calls in found.items()]
 
 
 def _progress(count: int):

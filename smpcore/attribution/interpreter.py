@@ -1,9 +1,8 @@
 """Run a model and see every unit that can switch, whatever it is called by.
 
-`Watch` is a `TorchFunctionMode` around one forward pass with a tangent (forward-mode AD). Operations of
-`units.TABLE` are handed to an observer; tangents of convolutions and linear layers are taken by hand, which
-halves their cost; what switches and is not followed leaves a mark on its result, which travels to whatever
-depends on it.
+`Watch` is an `inspection.calls.Interpreter` around one forward pass with a tangent (forward-mode AD). Operations of
+`units.TABLE` are handed to an observer; tangents of convolutions and linear layers are taken by hand, which halves
+their cost; what switches and is not followed leaves a mark on its result, which travels to whatever depends on it.
 """
 
 import itertools
@@ -17,30 +16,20 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
-from smpcore.inspection.module_scope import CallNames, Opening, Scope, in_custom_function
-from smpcore.inspection.opaque_ops import FORM_OF, TAKES_OUT
-from smpcore.units import table as switches
+from smpcore.inspection.calls import Call, Interpreter, tensors_in
+from smpcore.inspection.module_scope import Scope, in_custom_function
+from smpcore.inspection.operations import FORM_OF, ON_NO_SIDE, TAKES_OUT, takes_form_alone
+from smpcore.inspection.refusals import refusal, sentence
+from smpcore.units import TABLE, UNFOLLOWED, Selection, Steps, moves, unfollowed
 
 __all__ = ["Watch", "mark_of", "spikes_as_steps"]
 
-_CONV = ("input", "weight", "bias", "stride", "padding")
-#: Affine in their input, with their arguments in order.
-_AFFINE = {"linear": _CONV[:3],
-           "batch_norm": ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
-           **{f"conv{n}d": (*_CONV, "dilation", "groups") for n in (1, 2, 3)},
-           **{f"conv_transpose{n}d": (*_CONV, "output_padding", "groups", "dilation") for n in (1, 2, 3)}}
-_DROPOUT = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout",
-            "feature_dropout"}
-# Results that are no floating tensor, yet say nothing of which side a unit is on.
-_HARMLESS = {"isnan", "isinf", "isfinite", "size", "dim", "numel", "is_floating_point", "is_complex", "stride",
-             "zeros_like", "ones_like", "empty_like", "full_like", "new_zeros", "new_ones", "new_full", "new_empty",
-             "new_tensor", "rand_like", "randn_like"}
 # Where ``dim`` stands in what gives several views of one tensor.
 _SEVERAL_VIEWS = {"split": 2, "split_with_sizes": 2, "tensor_split": 2, "chunk": 2, "unbind": 1}
 _MODES = {"_set_grad_enabled", "set_grad_enabled"}
 
 
-class Watch(Opening):
+class Watch(Interpreter):
     """Sees every call of one forward pass; use within `forward_ad.dual_level()`.
 
     Parameters
@@ -58,126 +47,96 @@ class Watch(Opening):
     """
 
     def __init__(self, observe: Callable, scope: Scope, apart: bool = False, forward: bool = False):
-        super().__init__()
-        self.observe, self.scope, self.apart, self.forward = observe, scope, apart, forward
-        self.names = CallNames()
+        super().__init__(scope)
+        self.observe, self.apart, self.forward = observe, apart, forward
         self.place = "model"
 
-    def __torch_function__(self, func, types_, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        name, in_place = switches.canonical(func)
+    def call(self, call: Call):
         # Inside a custom function's forward both modes are off, and its own derivatives count.
         wanted = torch.is_grad_enabled() or (self.forward and not torch.is_inference_mode_enabled())
-        if wanted or name in _MODES or in_custom_function():
-            return self._call(func, name, in_place, args, kwargs)
+        if wanted or call.op in _MODES or in_custom_function():
+            return self._followed(call)
         # Where the model turns gradients off, gains would be 0 without a word, and slopes in inference mode.
         with torch.inference_mode(False), torch.set_grad_enabled(not self.forward):
-            return self._call(func, name, in_place, args, kwargs)
+            return self._followed(call)
 
-    def _call(self, func, name, in_place, args, kwargs):
-        tensors = _tensors((args, kwargs))
-        self.place = f"{self.scope.path}:{name}"
-        of_data = name in ("__get__", "__set__") and getattr(func.__self__, "__name__", "") == "data"
-        replaced = of_data and name == "__set__"
-        if any(switches.moves(tensor) for tensor in tensors
-               if replaced or type(tensor) not in (Tensor, nn.Parameter)):
-            raise ValueError(f"{self.place} meets a tensor whose data or class was replaced, behind which slopes are "
-                             "not followed (x.data = …, x.as_subclass(…)): write x = …, and hand on plain tensors")
-        if of_data:
-            name = "detach"
-        elif name in ("__get__", "__set__"):
-            return _marked(func(*args, **kwargs), tensors)
-        moving = any(switches.moves(tensor) for tensor in tensors if tensor.is_floating_point())
-        if moving and name in switches.TABLE:
-            mark = next((mark_of(tensor) for tensor in tensors if mark_of(tensor)), None)
-            result = self._unit(func, name, in_place, args, kwargs)
-            if mark:
-                _mark(result, mark)
-            return result
-        if name in TAKES_OUT and (moving or any(mark_of(tensor) for tensor in tensors)):
-            warnings.warn(f"{self.place}: the model reads a number out of a tensor that depends on the path; if it "
-                          "decides what is computed, what switches there is not counted", stacklevel=3)
-            # Its number, not its derivatives.
-            args, kwargs = tree_map_only(Tensor, torch.Tensor.detach, (args, kwargs))
-            return func(*args, **kwargs)
-        # torch.batch_norm has its arguments in another order, and a derivative of its own.
-        if moving and name in _AFFINE and func is not torch.batch_norm:
-            result = self._affine(func, name, args, kwargs)
-        elif name == "detach":
+    def _followed(self, call: Call):
+        op, tensors, self.place = call.op, call.tensors, call.place
+        of_data = call.attribute == "data"
+        replaced = of_data and op == "__set__"
+        if any(moves(tensor) for tensor in tensors if replaced or type(tensor) not in (Tensor, nn.Parameter)):
+            raise refusal("data", self.place)
+        if replaced or (call.attribute and not of_data):
+            return _marked(call.plain(), tensors)
+        moving = any(moves(tensor) for tensor in tensors if tensor.is_floating_point())
+        if moving and op in TABLE:
+            return _marked(self._unit(call), tensors)
+        if op in TAKES_OUT and (moving or any(mark_of(tensor) for tensor in tensors)):
+            warnings.warn(sentence("reads", self.place), stacklevel=4)
+            # Detach: Python reads a plain number.
+            args, kwargs = tree_map_only(Tensor, Tensor.detach, (call.args, call.kwargs))
+            return call.func(*args, **kwargs)
+        if moving and call.is_affine:
+            result = self._affine(call)
+        elif of_data or op == "detach":
             # The value goes on, and its slope with it.
-            result = args[0].view_as(args[0])
+            result = tensors[0].view_as(tensors[0])
         else:
-            if name in _DROPOUT:
-                self._check_dropout(args, kwargs)
-            result = (self.inside(func) or func)(*args, **kwargs)
-            if moving and name in _SEVERAL_VIEWS:
-                result = _one_by_one(name, tensors[0], args, kwargs, result)
-        if moving and not (name in FORM_OF and not switches.moves(tensors[0])):
-            self._check(name, args, kwargs, result, tensors)
-        _marked(result, tensors)
-        if in_place and args and isinstance(args[0], Tensor):
-            _marked(args[0], tensors)
-            if args[0]._base is not None:
-                _marked(args[0]._base, tensors)
-        return result
+            call.refuse_random()
+            result = self.opened(call)
+            if moving and op in _SEVERAL_VIEWS:
+                result = _one_by_one(call, result)
+        if moving and not (op in FORM_OF and not moves(tensors[0])):
+            self._check(call, result)
+        if call.overwrites and tensors:
+            _marked([part for part in (tensors[0], tensors[0]._base) if part is not None], tensors)
+        return _marked(result, tensors)
 
-    def _check(self, name, args, kwargs, result, tensors):
+    def _check(self, call: Call, result) -> None:
         """Mark what depends on a switch that is not followed."""
-        advice = switches.unfollowed(name, args, kwargs)
-        if advice is None and name not in _HARMLESS and any(
-                not part.is_floating_point() and not part.is_complex() for part in _tensors(result)):
-            advice = switches.UNFOLLOWED["gt"]
+        advice = unfollowed(call.op, call.args, call.kwargs)
+        if advice is None and call.op not in ON_NO_SIDE and not takes_form_alone(call.op) and any(
+                not part.is_floating_point() and not part.is_complex() for part in tensors_in(result)):
+            advice = UNFOLLOWED["gt"]
         if advice is not None:
-            _mark(result, f"{self.place} switches, and the output depends on it: {advice}")
+            _mark(result, sentence("depends", self.place, advice=advice))
 
-    def _affine(self, func, name, args, kwargs):
+    def _affine(self, call: Call):
         """The output of what is affine in its input; its slope is the same without an offset, in one call more."""
-        given = {"bias": None} | dict(zip(_AFFINE[name], args, strict=False)) | kwargs
+        given, linear = call.affine_parts()
         if given.get("training"):
-            raise ValueError(f"{self.scope.path} normalises by the batch, so the output is not a function of t: "
-                             "call model.eval() first, and keep running statistics")
-        x = given.pop("input")
-        if not switches.moves(x) or any(switches.moves(part) for part in _tensors(given)):
-            return func(*args, **kwargs)
-        value, slope = forward_ad.unpack_dual(x)
-        offsets = {key: None if part is None or key == "bias" else torch.zeros_like(part)
-                   for key, part in given.items() if key in ("bias", "running_mean")}
+            raise refusal("by the batch", call.path)
+        if [id(part) for part in call.tensors if moves(part)] != [id(given["input"])]:
+            return call.plain()
+        value, slope = forward_ad.unpack_dual(given["input"])
         with torch.no_grad():
-            slope = func(slope.detach(), **(given | offsets))
-        return forward_ad.make_dual(func(value, **given), slope)
+            slope = call.func(**(linear | {"input": slope.detach()}))
+        return forward_ad.make_dual(call.func(**(given | {"input": value})), slope)
 
-    def _check_dropout(self, args, kwargs):
-        p = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
-        if kwargs.get("training", args[2] if len(args) > 2 else True) and p > 0:
-            raise ValueError(f"{self.scope.path} drops units at random, so the output is not a function of t: "
-                             "call model.eval() first")
-
-    def _unit(self, func, name, in_place, args, kwargs):
-        layer = self.names.new(self.scope.path, name)
+    def _unit(self, call: Call):
+        layer = self.names.new(call.path, call.op)
         try:
-            seen = switches.describe(name, args, kwargs)
+            seen = call.describe()
         except ValueError as error:
             raise ValueError(f"{layer}: {error}") from None
         if seen is None:
-            return func(*args, **kwargs)
+            return call.plain()
         out, where = self._switching(layer, seen)
         result = out if where is None else seen.arrange(out, where)
         if where is not None and result is not out:
             _mark([part for part in result if not part.is_floating_point()],
-                  f"the indices of {layer} switch, and the output depends on them: {switches.UNFOLLOWED['gt']}")
-        target = kwargs.get("input", args[0] if args else None)
-        if in_place or switches.in_place(name, args, kwargs):
-            target.copy_(out)
-            return target
-        if kwargs.get("out") is not None:
-            raise ValueError(f"{layer} writes into out=…, which is not followed: assign its result instead")
+                  sentence("indices", layer, advice=UNFOLLOWED["gt"]))
+        if call.in_place:
+            return call.tensors[0].copy_(out)
+        if call.kwargs.get("out") is not None:
+            raise refusal("out", layer)
         return result
 
     def _switching(self, layer: str, seen):
         """The output of a unit, with its slope, and the winners of one that selects."""
         inputs = tuple(part.clone() for part in seen.inputs) if self.apart else seen.inputs
         found = seen.output(*inputs)
-        y, where = found if isinstance(seen, switches.Selection) else (found, None)
+        y, where = found if isinstance(seen, Selection) else (found, None)
         if where is not None and len(inputs) == 2:
             # torch halves the derivative between two that are equal; switches are read by the winner's.
             y = torch.where(where.bool(), inputs[1], inputs[0])
@@ -192,9 +151,9 @@ class Watch(Opening):
     def spike(self, name: str, x: Tensor, level: Callable) -> Tensor:
         """The output of a custom autograd function that is 0 or 1: a step, whatever its surrogate derivative."""
         with torch._C.DisableTorchFunction():
-            if not switches.moves(x):
+            if not moves(x):
                 return level(x)
-            seen = switches.Steps("spike", x, level, lambda x: level(x) + 0 * x)
+            seen = Steps("spike", x, level, lambda x: level(x) + 0 * x)
             return self._switching(self.names.new(self.scope.path, name), seen)[0]
 
 
@@ -223,7 +182,7 @@ def spikes_as_steps(unit: Callable, other: Callable) -> Iterator[None]:
         found = plain(x)
         with torch._C.DisableTorchFunction(), _disable_current_modes():
             spikes = isinstance(found, Tensor) and found.shape == x.shape and bool((found * (found - 1) == 0).all())
-            if not spikes and any(switches.moves(part) for part in _tensors(args) if part.is_floating_point()):
+            if not spikes and any(moves(part) for part in tensors_in(args) if part.is_floating_point()):
                 other(cls.__name__)
         if spikes:
             return unit(cls.__name__, x, lambda x: plain(x).to(x.dtype))
@@ -236,10 +195,11 @@ def spikes_as_steps(unit: Callable, other: Callable) -> Iterator[None]:
         torch.autograd.Function.apply = own
 
 
-def _one_by_one(name: str, x: Tensor, args, kwargs, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _one_by_one(call: Call, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The same views, each by a call of its own: autograd lets nothing be written into views made together."""
-    dim = kwargs.get("dim", args[_SEVERAL_VIEWS[name]] if len(args) > _SEVERAL_VIEWS[name] else 0)
-    if name == "unbind":
+    x, at = call.tensors[0], _SEVERAL_VIEWS[call.op]
+    dim = call.kwargs.get("dim", call.args[at] if len(call.args) > at else 0)
+    if call.op == "unbind":
         return tuple(x.select(dim, n) for n in range(len(parts)))
     ends = itertools.accumulate((part.shape[dim] for part in parts), initial=0)
     return tuple(x.narrow(dim, start, part.shape[dim]) for start, part in zip(ends, parts, strict=False))
@@ -250,20 +210,14 @@ def mark_of(tensor: Tensor) -> str | None:
     return getattr(tensor, "_smp_unfollowed", None)
 
 
-def _mark(result, sentence: str) -> None:
-    for part in _tensors(result):
-        part._smp_unfollowed = sentence
+def _mark(result, why: str) -> None:
+    for part in tensors_in(result):
+        part._smp_unfollowed = why
 
 
 def _marked(result, tensors):
-    sentence = next((mark_of(tensor) for tensor in tensors if mark_of(tensor)), None)
-    if sentence:
-        _mark(result, sentence)
+    why = next((mark_of(tensor) for tensor in tensors if mark_of(tensor)), None)
+    if why:
+        _mark(result, why)
     return result
 
-
-def _tensors(value) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]

@@ -1,7 +1,7 @@
 """One measurement layer by layer: chunks of a path through a watched model, and the gains back from its outputs."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,9 +19,10 @@ from smpcore.attribution.switch_events import (
     step_events,
 )
 from smpcore.attribution.watched_model import WatchedModel
-from smpcore.units import table as switches
+from smpcore.inspection.refusals import refusal
+from smpcore.units import Hinges, Selection
 
-__all__ = ["LayerTotal", "Measurement", "Part", "added", "chunk_size"]
+__all__ = ["LayerSmp", "Measurement", "Part", "added", "chunk_size"]
 
 # Numbers kept for one chunk: on a CPU about what its caches hold, but no fewer samples than fill its vector units as
 # long as they fit the memory meant for them (64 MB of float64).
@@ -33,7 +34,7 @@ _TOGETHER = {torch.float64: 1e-7, torch.float32: 1e-5}
 
 
 @dataclass(frozen=True)
-class Call:
+class Observed:
     """One call that can switch, in one chunk."""
 
     kind: str
@@ -46,21 +47,38 @@ class Call:
 
 
 @dataclass(frozen=True)
-class LayerTotal:
-    """One layer's sums, over a chunk or over all."""
+class LayerSmp:
+    """What one call adds, over a chunk or over all.
 
+    Attributes
+    ----------
+    name
+        ``module.path:operation``, with ``#2``, ``#3`` for later calls of the same.
+    kind
+        In words: ``"relu"``, ``"max pool"``, …
+    units
+        How many units it has for one input.
+    switches
+        How often they switched between two samples, whether or not the output notices.
+    smp
+        ``(m,)`` its part of each output's SMP, in output units per unit of t.
+    value_jumps
+        ``(m,)`` its part of each output's jumps in value, in output units.
+    """
+
+    name: str
     kind: str
     units: int
     switches: int
     smp: Tensor
-    value_jumps: Tensor
+    value_jumps: Tensor | float = 0.0
 
-    def plus(self, other: "LayerTotal") -> "LayerTotal":
-        return LayerTotal(self.kind, self.units, self.switches + other.switches, self.smp + other.smp,
-                          self.value_jumps + other.value_jumps)
+    def plus(self, other: "LayerSmp") -> "LayerSmp":
+        return replace(self, switches=self.switches + other.switches, smp=self.smp + other.smp,
+                       value_jumps=self.value_jumps + other.value_jumps)
 
 
-def added(layers: dict[str, LayerTotal], others: dict[str, LayerTotal]) -> dict[str, LayerTotal]:
+def added(layers: dict[str, LayerSmp], others: dict[str, LayerSmp]) -> dict[str, LayerSmp]:
     """The sums of both by name, in order of execution."""
     return layers | {name: layers[name].plus(layer) if name in layers else layer for name, layer in others.items()}
 
@@ -87,7 +105,7 @@ class Part:
 
     values: Tensor
     slopes: Tensor
-    layers: dict[str, LayerTotal]
+    layers: dict[str, LayerSmp]
     rest: Tensor
     doubt: Tensor
     read: Tensor
@@ -95,12 +113,11 @@ class Part:
 
     def followed_by(self, other: "Part") -> "Part":
         """Both as one; the first sample of the other is the last of this one."""
-        return Part(*(torch.cat([one, two[1:]]) for one, two in ((self.values, other.values),
-                                                                 (self.slopes, other.slopes))),
-                    added(self.layers, other.layers),
-                    *(torch.cat([one, two]) for one, two in ((self.rest, other.rest), (self.doubt, other.doubt),
-                                                             (self.read, other.read))),
-                    Moments(*map(torch.cat, zip(self.moments, other.moments, strict=True))))
+        def both(name, first=0):
+            return torch.cat([getattr(self, name), getattr(other, name)[first:]])
+
+        return Part(both("values", 1), both("slopes", 1), added(self.layers, other.layers), both("rest"), both("doubt"),
+                    both("read"), Moments(*map(torch.cat, zip(self.moments, other.moments, strict=True))))
 
 
 class Measurement:
@@ -142,7 +159,7 @@ class Measurement:
     def _part(self, times, start, stops, weight) -> Part:
         ends = start == 0, len(times) - 2 if stops else None
         width = times.diff()
-        calls: dict[str, Call] = {}
+        calls: dict[str, Observed] = {}
 
         def observe(name, seen, edge, value, where):
             with torch.no_grad():
@@ -150,21 +167,17 @@ class Measurement:
 
         with forward_ad.dual_level():
             value, slopes = self.watched.forward(times, observe, apart=self.apart)
-        for part, what in ((value, "the model's output is not finite at sample {} (t = {:g}): look at the path's "
-                            "input there"), (slopes, "the output's slope is not finite at sample {} (t = {:g}): some "
-                            "operation is infinitely steep there, as a square root is at 0; add a small number "
-                            "inside it")):
+        for part, kind in ((value, "infinite"), (slopes, "steep")):
             bad = (~part.isfinite()).any(1).nonzero()
             if len(bad):
-                n = int(bad[0])
-                raise ValueError(what.format(max(start, 0) + n, float(times[n])))
+                raise refusal(kind, n=max(start, 0) + int(bad[0]), t=float(times[int(bad[0])]))
         return self._shared_out(value, slopes, calls, width.to(slopes)[:, None], weight)
 
-    def _observed(self, name, seen, edge, value, where, width, ends, weight) -> Call:
+    def _observed(self, name, seen, edge, value, where, width, ends, weight) -> Observed:
         samples = len(width) + 1
         layout = self._layout(name)
         kinks, jumps = None, None
-        if isinstance(seen, switches.Selection):
+        if isinstance(seen, Selection):
             pairs = [_opened(part) for part in seen.inputs]
             source = seen.source(*(x for x, _ in pairs)).detach()
             rise = seen.source(*(slope for _, slope in pairs))
@@ -174,26 +187,23 @@ class Measurement:
         else:
             x, rise = _opened(seen.input)
             shape = (*x.shape, 1)
-            if isinstance(seen, switches.Hinges):
+            if isinstance(seen, Hinges):
                 kinks, jumps = hinge_events(seen, layout, x, rise, width, ends)
             else:
                 jumps = step_events(seen, layout, x, rise, width)
         if weight is not None:
             kinks, jumps = (each and joined_events([selected(each, weight[each.interval] != 0)])
                             for each in (kinks, jumps))
-        return Call(seen.kind, value.numel() // samples, kinks, jumps, edge, shape, layout)
+        return Observed(seen.kind, value.numel() // samples, kinks, jumps, edge, shape, layout)
 
     def _layout(self, name) -> Layout:
         if name not in self.layouts:
-            raise ValueError(f"{name} ran on some inputs and not on others: what the model computes depends on its "
-                             "input, and such a switch is not followed; measure with smp from samples")
-        layout = self.layouts[name]
-        if layout is None:
-            raise ValueError(f"{name} mixes the samples of a batch, or holds them in no dimension that could be found: "
-                             "it must treat every input by itself, along one dimension")
-        return layout
+            raise refusal("sometimes", name)
+        if self.layouts[name] is None:
+            raise refusal("mixes", name)
+        return self.layouts[name]
 
-    def _shared_out(self, value: Tensor, slopes: Tensor, calls: dict[str, Call], width: Tensor, weight) -> Part:
+    def _shared_out(self, value: Tensor, slopes: Tensor, calls: dict[str, Observed], width: Tensor, weight) -> Part:
         """One backward pass for each output; then only sums are kept, of each layer and of each interval."""
         values = value.detach()
         turn = slopes.diff(dim=0)
@@ -228,7 +238,7 @@ class Measurement:
                 jumps[name], smp[name] = jumps[name] + share.sum(0), smp[name] + kink.sum(0)
             # Where the value jumps, the slope has no say.
             rest, doubt = (part.masked_fill(jumping, 0.0) for part in (rest, doubt))
-        layers = {name: LayerTotal(call.kind, call.units, _switches(call, weight), smp[name], jumps[name])
+        layers = {name: LayerSmp(name, call.kind, call.units, _switches(call, weight), smp[name], jumps[name])
                   for name, call in calls.items()}
         return Part(values, slopes, layers, rest, doubt, read, moments)
 
@@ -244,7 +254,7 @@ def chunk_size(device: str, numbers: float) -> int:
     return max(2, min(_LARGEST, samples) + 1)
 
 
-def _gains(value: Tensor, calls: dict[str, Call]) -> dict:
+def _gains(value: Tensor, calls: dict[str, Observed]) -> dict:
     """Kinks and jumps of all calls that have any: names, counts, events, and gains ``(E, m)`` at start and end."""
     active = {name: call for name, call in calls.items() if call.kinks or call.jumps}
     if not active or not value.requires_grad:
@@ -268,7 +278,7 @@ def _gains(value: Tensor, calls: dict[str, Call]) -> dict:
     return result
 
 
-def _gains_at(call: Call, events: Events, gain: Tensor | None, samples: int) -> tuple[Tensor, Tensor]:
+def _gains_at(call: Observed, events: Events, gain: Tensor | None, samples: int) -> tuple[Tensor, Tensor]:
     """The gain ``(E,)`` of each switching unit, at the interval's start and at its end."""
     if gain is None:
         return (torch.zeros_like(events.early),) * 2
@@ -276,7 +286,7 @@ def _gains_at(call: Call, events: Events, gain: Tensor | None, samples: int) -> 
     return rows[events.interval, events.unit], rows[events.interval + 1, events.unit]
 
 
-def _switches(call: Call, weight: Tensor | None) -> int:
+def _switches(call: Observed, weight: Tensor | None) -> int:
     """How many kinks and jumps of a call are its own, each as often as its interval weighs."""
     where = [call.kinks.interval[~call.kinks.caused]] if call.kinks else []
     where += [call.jumps.interval] if call.jumps else []

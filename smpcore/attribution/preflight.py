@@ -11,6 +11,7 @@ from smpcore.attribution.interpreter import spikes_as_steps
 from smpcore.attribution.switch_events import Layout, find_layout
 from smpcore.attribution.watched_model import WatchedModel, candidates
 from smpcore.inspection.opaque_ops import Hidden, hidden_switches
+from smpcore.inspection.refusals import refusal, sentence
 
 __all__ = ["probe"]
 
@@ -56,25 +57,29 @@ def probe(watched: WatchedModel, times: Tensor, tolerance: float) -> tuple[dict[
     hidden = _plainly(watched, few, torch.stack([c, a]))
     seen_first, layouts, numbers, customs = {}, {}, [], []
 
-    def observe(layer, seen, edge, value, where):
-        with torch.no_grad():
-            _check_numbers(layer, seen, few)
-            seen_first[layer] = candidates(seen, value).detach().clone()
+    def outputs(t: Tensor, look, custom) -> Tensor:
+        """The outputs at times t; ``look(layer, seen, value)`` sees each call that can switch."""
+        def observe(layer, seen, edge, value, where):
+            with torch.no_grad():
+                if any(bool(part.isnan().any()) for part in seen.inputs):
+                    raise refusal("nan", layer, t=(float(t[0]), float(t[-1])))
+                look(layer, seen, value)
+
+        with forward_ad.dual_level():
+            return watched.forward(t, observe, alone=True, custom=custom)[0].detach()
+
+    def keep(layer, seen, value):
+        seen_first[layer] = candidates(seen, value).detach().clone()
         numbers.append((value.numel() + sum(part.numel() for part in seen.inputs)) / len(few))
 
-    def compare(layer, seen, edge, value, where):
-        with torch.no_grad():
-            _check_numbers(layer, seen, more)
-            rows = candidates(seen, value).detach()
-            layouts[layer] = find_layout(seen_first.pop(layer, rows), rows, tolerance)
+    def compare(layer, seen, value):
+        rows = candidates(seen, value).detach()
+        layouts[layer] = find_layout(seen_first.pop(layer, rows), rows, tolerance)
 
-    first = _once(watched, few, observe, customs.append)
-    second = _once(watched, more, compare, str)
+    first, second = outputs(few, keep, customs.append), outputs(more, compare, str)
     if bool(first.isfinite().all()):
         if float((first - second[[0, 2]]).abs().max()) > tolerance * (1 + float(first.abs().max())):
-            raise ValueError("the model's output changes between calls with the same input (random numbers, a "
-                             "counter), or depends on the place in the batch or on its size: it is not a function of "
-                             "t; call model.eval(), fix the random numbers, or reset its state in forward")
+            raise refusal("varies", at="")
         _warn_of_custom(hidden, list(dict.fromkeys(customs)))
     return layouts, sum(numbers)
 
@@ -84,7 +89,7 @@ def _plainly(watched: WatchedModel, times: Tensor, others: Tensor) -> list[Hidde
     x = watched.inputs(times)
     bad = x.isnan().flatten(1).any(1).nonzero()
     if len(bad):
-        raise ValueError(f"the path's input is NaN at t = {float(times[int(bad[0, 0])]):g}")
+        raise refusal("nan path", t=float(times[int(bad[0, 0])]))
     with runs(watched.dtype, x, watched.model), spikes_as_steps(
             lambda name, x, level: _level(x, level) + 0 * x, str):
         hidden = hidden_switches(watched.model, x, watched.scope, watched.inputs(others))
@@ -94,22 +99,10 @@ def _plainly(watched: WatchedModel, times: Tensor, others: Tensor) -> list[Hidde
     return hidden
 
 
-def _check_numbers(layer: str, seen, times: Tensor) -> None:
-    if any(bool(part.isnan().any()) for part in seen.inputs):
-        raise ValueError(f"the input of {layer} is NaN at t = {float(times[0]):g} or {float(times[-1]):g}: look at the "
-                         "path's input there, and at what stands before that layer")
-
-
-def _once(watched: WatchedModel, times: Tensor, observe, custom):
-    with forward_ad.dual_level():
-        return watched.forward(times, observe, alone=True, custom=custom)[0].detach()
-
-
 def _warn_of_custom(hidden: list[Hidden], names: list[str]) -> None:
     inside = [found for found in hidden if found.way == "custom"]
     if not names and not inside:
         return
     which = ", ".join(names) or "on the way to the output"
     ops = ", ".join(dict.fromkeys(found.op for found in inside if found.switches))
-    warnings.warn(f"the model runs a custom autograd function ({which}): what switches inside it is not counted"
-                  + (f", and {ops} does" if ops else ""), stacklevel=5)
+    warnings.warn(sentence("custom", which=which, does=f", and {ops} does" if ops else ""), stacklevel=5)

@@ -19,8 +19,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from smpcore.attribution.measurement import LayerTotal, Part, added
+from smpcore.attribution.measurement import LayerSmp, Part, added
 from smpcore.attribution.simultaneous import Moments
+from smpcore.inspection.refusals import refusal, sentence
 
 __all__ = ["Course", "SamplingWarning", "look_closer", "refine"]
 
@@ -63,7 +64,7 @@ class Course:
         self.values, self.slopes = (like.new_zeros(len(times), like.shape[1]) for _ in range(2))
         self.rest, self.doubt = (like.new_zeros(len(times) - 1, like.shape[1]) for _ in range(2))
         self.moments = Moments.none(len(times) - 1, like)
-        self.layers: dict[str, LayerTotal] = {}
+        self.layers: dict[str, LayerSmp] = {}
         self.seams: list[int] = []
         self.rounding: Tensor | None = None
 
@@ -72,9 +73,7 @@ class Course:
         stop = start + len(part.values)
         again, once = part.values[0], self.values[start]
         if start and float((again - once).abs().max()) > tolerance * (1 + float(once.abs().max())):
-            raise ValueError(f"the model's output at t = {float(self.times[start]):g} changes between calls "
-                             "(random numbers, a counter) or with the batch it is computed in: it is not a "
-                             "function of t; call model.eval(), fix the random numbers, or reset its state")
+            raise refusal("varies", at=f" at t = {float(self.times[start]):g}")
         self.values[start:stop], self.slopes[start:stop] = part.values, part.slopes
         self.rest[start:stop - 1], self.doubt[start:stop - 1] = part.rest, part.doubt
         for all_, some in zip(self.moments, part.moments, strict=True):
@@ -185,9 +184,8 @@ def refine(measure: Callable[..., Part], course: Course, size: int, numbers: flo
     if float(torch.maximum(off, gone)[output]) > _DOUBT:
         near = left[int(doubt[:, output].argmax())]
         why = "gains differ" if off[output] > gone[output] else "units switch there and back"
-        warnings.warn(f"the total of output {output}, {float(course.total[output]):.3g}, may be off by "
-                      f"{float((doubtful + missing)[output]):.3g}: {why} between neighbouring samples, most near "
-                      f"t = {float(near):g}; take more samples there", SamplingWarning, stacklevel=3)
+        warnings.warn(sentence("few samples", output=output, total=float(course.total[output]), why=why,
+                               off=float((doubtful + missing)[output]), t=float(near)), SamplingWarning, stacklevel=3)
     return doubtful + missing
 
 
@@ -273,7 +271,4 @@ def _warn_of_corner(measure, path_times: Tensor, interval: int, output: int, res
     stays = len(rests) > 2 and rests[-1] > 0.5 * rests[-2] > 0.25 * rests[-3]
     if not stays or left == ends[0] or right == ends[1]:
         return
-    warnings.warn(f"at t = {float(left):.9g} the slope of output {output} jumps by {rests[-1]:.3g}, and no unit that "
-                  "is followed accounts for it, so that the total misses it: something else has a corner there "
-                  "(a square root of a square, a power of one): write it with abs, relu or maximum, or "
-                  "measure with smp from samples", stacklevel=4)
+    warnings.warn(sentence("corner", t=float(left), output=output, jump=rests[-1]), stacklevel=4)

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from smpcore.arguments import checked_inputs, choose_outputs, explained, with_tangent
+from smpcore.arguments import checked_inputs, choose_outputs, with_tangent
 from smpcore.attribution.interpreter import Watch, mark_of, spikes_as_steps
 from smpcore.inspection.module_scope import Scope, eagerly
-from smpcore.units import table as switches
+from smpcore.inspection.refusals import refusal
+from smpcore.units import Selection
 
 __all__ = ["WatchedModel", "candidates"]
 
@@ -56,8 +57,8 @@ class WatchedModel:
         with torch.set_grad_enabled(not alone):
             # Every operation is in the graph; a copy, for the model may write into its input.
             x = forward_ad.make_dual(x.detach().requires_grad_(not alone).clone(), slope)
-            with (eagerly(), self.scope(), sdpa_kernel(SDPBackend.MATH), explained(watch),
-                  spikes_as_steps(watch.spike, custom), _followed(watch), watch):
+            with (eagerly(), self.scope(), sdpa_kernel(SDPBackend.MATH), _explained(watch),
+                  spikes_as_steps(watch.spike, custom), watch):
                 found = self.model(x)
         z = choose_outputs(found, self.outputs, len(t))
         mark = mark_of(z) or (mark_of(found) if isinstance(found, Tensor) else None)
@@ -68,22 +69,34 @@ class WatchedModel:
 
 
 @contextmanager
-def _followed(watch: Watch):
-    """Say where a model that runs by itself fails under watch, in place of torch's own words."""
+def _explained(watch):
+    """Say where a model that runs by itself fails under watch, and the way round, in place of torch's own words.
+
+    ``watch.place`` is the call, ``module.path:operation``, and ``watch.scope.model`` the model.
+    """
     try:
         yield
     except (RuntimeError, TypeError, BufferError) as error:
         text = str(error).split("\n")[0][:200]
-        if isinstance(error, NotImplementedError) or any(
-                part in text for part in ("memory", "forward AD", "forward-mode", "jvp")):
+        if any(part in str(error) for part in ("forward AD", "forward-mode", "jvp")):
+            if "custom autograd.Function" in str(error):
+                raise refusal("no jvp", watch.place.split(":")[0], switch=_own_switch(watch.scope.model)) from error
+            raise refusal("no derivative", watch.place, text=text) from error
+        if isinstance(error, NotImplementedError) or "memory" in text:
             raise
-        raise ValueError(f"{watch.place} runs by itself and fails where derivatives are taken ({text}): make a new "
-                         "tensor there, by torch.cat, torch.stack or torch.where, instead of writing into a view or "
-                         "exporting the data") from error
+        raise refusal("fails", watch.place, text=text) from error
+
+
+def _own_switch(model) -> str:
+    """How a model's own library replaces its memory-saving Swish by plain operations; empty where it has no switch."""
+    for path, module in model.named_modules() if isinstance(model, nn.Module) else ():
+        if callable(getattr(module, "set_swish", None)):
+            return f"call {'.'.join(filter(None, ('model', path)))}.set_swish(memory_efficient=False), or "
+    return ""
 
 
 def candidates(seen, value: Tensor) -> Tensor:
     """A layer's values with the samples in some dimension but the last."""
-    if isinstance(seen, switches.Selection):
+    if isinstance(seen, Selection):
         return value.reshape(*seen.source(*seen.inputs).shape[:-1], -1)
     return forward_ad.unpack_dual(seen.input).primal.detach()[..., None]

@@ -1,21 +1,22 @@
-"""Why an output jerks at a frame rate: its second differences from frame to frame, shared out over what makes them.
+"""Why an output jerks at a frame rate: its second differences from frame to frame, divided among their causes.
 
-Let z_n be the outputs for the frames x_n, and z̃_n those for x̃_n, the same inputs moved smoothly (the quartic fit over
-15 frames, at each). What goes away with the input's own jerk is Δ²(z − z̃), with Δ²z_n = z_{n+1} − 2z_n + z_{n−1}. The
-rest is the network's: with the gains g of frame n, an operation y = op(a) adds
+Let z_n be the outputs for the frames x_n, and z̃_n those for x̃_n, the same inputs moved smoothly (each the value of a
+quartic fitted to 15 frames around it). The input's own jerk adds Δ²(z − z̃), with Δ²z_n = z_{n+1} − 2z_n + z_{n−1}. The
+rest comes from the network: with the gains g of frame n, an operation y = op(a) adds
 
     c_n = ⟨g_y, Δ²y_n⟩ − ⟨g_a, Δ²a_n⟩
 
-to Δ²z̃_n, 0 for what is linear, and over all operations, J_n being the model's derivative at frame n,
+to Δ²z̃_n, which is 0 for a linear operation. With the model's derivative J_n at frame n and the sum over all operations,
 
     Δ²z̃_n = J_n Δ²x̃_n + Σ c_n
 
-exactly and whatever switches between the frames. What follows its neighbours smoothly is motion; the rest is jerk.
-With S the quadratic fit over 13 frames and s the sign of Δ²z, the share of a part c of Δ²z is Σ s (c − Sc) / Σ|Δ²z|,
-and that of the motion Σ s S(Δ²z) / Σ|Δ²z|: the shares of Σ|Δ²z|/h, the slope variation at the frame's step h, add up to
-one. Of jerk that is white, S takes an eighth to a quarter for motion. All outputs together take one backward pass (our
-own derivation, in notebook 09, section 2). The linearised model alone, J_n Δ²x_n, tells the input's own only where it
-is small: the face pipeline behind a box that is off by two pixels passes for kinked by it.
+holds exactly, whatever switches between the frames. The part of Δ²z that a smooth curve through its neighbours follows
+is motion; the rest is jerk. Let S be the quadratic fit over 13 frames and s the sign of Δ²z. Then the share of a part c
+of Δ²z is Σ s (c − Sc) / Σ|Δ²z|, and that of the motion Σ s S(Δ²z) / Σ|Δ²z|. These are shares of Σ|Δ²z|/h, the slope
+variation at the frame's step h, and add up to 1. If the jerk is white, S counts an eighth to a quarter of it as motion.
+All outputs together take one backward pass (our own derivation, in notebook 09, section 2). J_n Δ²x_n, of the
+linearised model alone, would show the input's own jerk only where that is small: for the face pipeline behind a box
+that is off by two pixels the cause would be given as kinks.
 """
 
 from collections import Counter
@@ -31,7 +32,7 @@ import smpcore
 from smpcore.arguments import checked_copy, checked_inputs, checked_times, choose_outputs, home_of, runs
 from smpcore.arguments import device as devices
 from smpcore.attribution import Attribution, Suggestion, attribute
-from smpcore.smoothing.unit_calls import UnitCall, watched
+from smpcore.inspection import Call, watched
 
 __all__ = ["CAUSES", "Diagnosis", "Part", "smooth_course", "why"]
 
@@ -48,15 +49,15 @@ CAUSES = {
     "decoding": ("decoding", "not your network's layers: replace the selection behind them, an argmax by a soft argmax "
                  "for instance"),
 }
-#: Frames over which motion is a parabola, and as many as are needed.
+#: Frames to which a parabola, the motion, is fitted; the fewest and the most frames of one diagnosis.
 _WINDOW, _FEWEST, _MOST = 13, 16, 4000
-#: Where jerk is less than this part of the roughness, none is to be seen.
+#: With jerk below this share of the roughness the cause is the motion itself.
 _SEEN = 0.2
-#: Runs that a first one is compared with; where their mean differs by more than this part of the output's range, the
-#: model does not repeat.
+#: Runs that are compared with the first; if their mean differs by more than this part of the output's range, the
+#: output is not repeatable.
 _REPEATS, _SAME = 3, 1e-9
 _AT_ONCE = 34
-#: Selections that stand behind a network; other operations that are not followed are named after them.
+#: Selections behind a network, whose part is "decoding"; any other operation that is not followed is named itself.
 _DECODING = ("argmax", "argmin", "topk", "sort", "argsort", "median", "mode", "kthvalue", "long", "int")
 
 
@@ -72,7 +73,7 @@ class Part:
 
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
-    """What makes a model's outputs jerk from frame to frame; `str` of it is for reading.
+    """What makes a model's outputs jerk from frame to frame; `str` gives it as text.
 
     Attributes
     ----------
@@ -108,13 +109,13 @@ class Diagnosis:
 
     @property
     def cause(self) -> str:
-        """The cause of most of the jerk; ``"motion"`` where there is hardly any."""
+        """The cause of most of the jerk; ``"motion"`` where there is hardly any jerk."""
         return max((name for name in self.shares if name != "motion"), key=self.shares.get) \
             if self.jerk >= _SEEN else "motion"
 
     @property
     def sentence(self) -> str:
-        """What the jerk is mostly, and where it comes from."""
+        """The largest causes of the jerk, and where they arise."""
         at = f"At {self.rate:g} frames per unit of t"
         if self.cause == "motion":
             return f"{at} the output moves smoothly: {self.shares['motion']:.0%} of its roughness is the motion itself."
@@ -146,7 +147,7 @@ class Diagnosis:
         return pd.DataFrame([vars(part) for part in rows])
 
     def to_dict(self) -> dict:
-        """Everything but the values, as JSON knows it."""
+        """Everything but the values, in types that JSON has."""
         found = {name: getattr(self, name) for name in (
             "sentence", "advice", "cause", "rate", "roughness", "acceleration_error", "shares", "refusal")}
         found["parts"] = [vars(part) for part in self.parts]
@@ -172,7 +173,7 @@ class Diagnosis:
 
 def why(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
         outputs: Sequence[int] | Callable | None = None, smp: bool = True) -> Diagnosis:
-    """Tell apart what makes a model's outputs jerk along a path at a frame rate.
+    """Find the causes of the jerk of a model's outputs along a path at a frame rate.
 
     Parameters
     ----------
@@ -247,12 +248,12 @@ def why(model, path: Callable[[Tensor], Tensor], times: Tensor, *,
 
 
 def smooth_course(second: Tensor) -> Tensor:
-    """What of second differences ``(N, m)`` follows its neighbours: the quadratic fit over thirteen, at each."""
+    """The smooth part of second differences ``(N, m)``: at each the value of a quadratic fitted to 13 of them."""
     return torch.from_numpy(savgol_filter(second.cpu().numpy(), _WINDOW, 2, axis=0))
 
 
 class _Smoothed:
-    """The path's inputs at frames a to b, moved smoothly: each is the quartic fit over 15 of them, at its time."""
+    """The path's inputs at frames a to b, moved smoothly: each is the value of a quartic fitted to 15 of them."""
 
     def __init__(self, path: Callable, times: Tensor):
         self.path, self.times = path, times
@@ -277,7 +278,7 @@ def _outputs(model, x: Tensor, outputs) -> Tensor:
 
 
 def _shared_out(model, smooth: _Smoothed, count: int, outputs, back: Tensor) -> tuple[Counter, tuple]:
-    """What each unit's call adds along the smooth path, by (cause, layer, kind), and the key of what is left.
+    """What each operation adds along the smooth path, by (cause, layer, kind), and the key of the remainder.
 
     ``back`` ``(N - 2, m)`` are the weights with which the outputs' second differences are summed up.
     """
@@ -286,7 +287,7 @@ def _shared_out(model, smooth: _Smoothed, count: int, outputs, back: Tensor) -> 
     def work(start, stop):
         calls, z = {}, None
 
-        def answer(call: UnitCall):
+        def answer(call: Call):
             seen = call.describe(smooth=True) if call.moves else None
             if seen is None:
                 return call.plain()
@@ -297,11 +298,11 @@ def _shared_out(model, smooth: _Smoothed, count: int, outputs, back: Tensor) -> 
                 y = seen.output(*own)
                 y = y if isinstance(y, Tensor) else y[0]  # a selection gives its places as well
                 calls[_cause(seen), call.name, seen.kind] = y, *own
-                return inputs[0].copy_(y) if call.in_place else y
+                return y
 
             return call.answered_by(unit)
 
-        def beside(call: UnitCall):
+        def beside(call: Call):
             if call.moves:
                 behind["decoding", call.name, call.op] += 1
 
@@ -328,7 +329,7 @@ def _shared_out(model, smooth: _Smoothed, count: int, outputs, back: Tensor) -> 
 
 
 def _cause(seen) -> str:
-    """Of a unit's description."""
+    """The cause that a unit of this description is counted as."""
     if seen.jumps:
         return "value jumps"
     return "kinks" if getattr(seen, "hinges", True) else "bending"

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 import smpcore
+from smpcore.arguments import POSITIVE, checked
 from smpcore.forensics import SAMPLES_NEEDED, Report
 from smpcore.forensics import report as judged
 from smpcore.metric import jump_share, log_dimensionless_jerk, mean_jerk, slope_variation, smp
@@ -17,7 +18,7 @@ __all__ = ["CurveDiagnosis", "diagnose_curve", "read_curve"]
 
 #: Fewest samples: those of `jump_share`, twice over, for the curve at half its rate.
 _FEWEST = 40
-#: Jumps over this part of the total variation are the cause.
+#: Above this share of the total variation, value jumps are the cause.
 _JUMPS = 0.05
 #: Σ|Δ²z|/h grows by this power of 1/h: 0 where the samples resolve the curve, up to 1 for kinks closer than they, 2 for
 #: white noise.
@@ -26,8 +27,8 @@ _NOISE, _COARSE = 1.4, 0.35
 _KINKS = 0.2
 _WORDS = {
     "value jumps": ("jumps of its value", "look for what is rounded, decoded by an argmax, or cut and joined"),
-    "noise": ("noise", "its frames are not one another's continuation: look for random numbers, or a jittering input"),
-    "kinks": ("kinks", "a network with ReLU or max pooling draws such curves: `smpcore why` says which layers"),
+    "noise": ("noise", "neighbouring samples differ at random: look for random numbers, or an input that jitters"),
+    "kinks": ("kinks", "networks with ReLU or max pooling make such curves: `smpcore why` shows which layers"),
     "too coarse": ("bends that the samples do not resolve",
                    "from these samples kinks cannot be told from sharp bends: record more samples a second"),
     "motion": ("smooth motion", "nothing jerks at this rate"),
@@ -36,7 +37,7 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class CurveDiagnosis:
-    """What a curve's samples say; `str` of it is for reading.
+    """What a curve's samples show; `str` gives it as text.
 
     Attributes
     ----------
@@ -67,7 +68,7 @@ class CurveDiagnosis:
 
     @property
     def sentence(self) -> str:
-        """What the curve's jerk is mostly, and what to do about it."""
+        """The main cause of the curve's jerk, and what to do about it."""
         words, advice = _WORDS[self.cause]
         how = {"value jumps": f" ({self.jumps:.0%} of its total variation)",
                "kinks": f" ({self.kinks:.0%} of its change of slope)",
@@ -79,6 +80,7 @@ class CurveDiagnosis:
         return f"{self.sentence}\n{self.verdict or ''}".strip()
 
 
+@checked(rate=POSITIVE)
 def diagnose_curve(signal, rate: float) -> CurveDiagnosis:
     """Say why a recorded curve jerks.
 
@@ -97,8 +99,6 @@ def diagnose_curve(signal, rate: float) -> CurveDiagnosis:
     z = torch.as_tensor(signal).detach().double().cpu()
     if z.ndim != 1 or len(z) < _FEWEST:
         raise ValueError(f"a curve of shape {tuple(z.shape)}: (N,) with at least {_FEWEST} samples is needed")
-    if not 0 < rate < math.inf:
-        raise ValueError(f"rate = {rate!r}: it must be above 0")
     jumps, h = float(jump_share(z)), 1 / rate  # NaN and infinity are refused here
     if float(z.max()) == float(z.min()):
         raise ValueError("the curve is constant: record it while its input moves")
@@ -114,7 +114,7 @@ def diagnose_curve(signal, rate: float) -> CurveDiagnosis:
 
 
 def _at(z: torch.Tensor, rate: float, step: int) -> dict:
-    """Jitter measures of every so many samples."""
+    """Jitter measures from every ``step``-th sample."""
     few = z[::step].contiguous()
     h = step / rate
     try:

@@ -1,4 +1,4 @@
-"""Runs and benchmarks of the notebooks: their records, the methods they compare with, the networks they train."""
+"""Runs and benchmarks of the notebooks: their records, read into one table, and the methods they compare with."""
 
 from smpcore.experiments.benchmarks import (
     forward_pass,
@@ -9,12 +9,9 @@ from smpcore.experiments.benchmarks import (
     samples_needed,
     scipy_composition,
 )
-from smpcore.experiments.regressors import Recipe, Trained, regressor, train
 from smpcore.experiments.results import Run, start
 from smpcore.experiments.run_table import load
 from smpcore.experiments.sequential_reference import LineKinks, transform_line
 
-__all__ = [
-    "LineKinks", "Recipe", "Run", "Trained", "forward_pass", "in_turns", "load", "peak_bytes", "regressor", "rms_error",
-    "sampled_slopes", "samples_needed", "scipy_composition", "start", "train", "transform_line",
-]
+__all__ = ["LineKinks", "Run", "forward_pass", "in_turns", "load", "peak_bytes", "rms_error", "sampled_slopes",
+           "samples_needed", "scipy_composition", "start", "transform_line"]

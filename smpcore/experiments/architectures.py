@@ -1,7 +1,7 @@
-"""Image models as they are used, drawn at random: built from configurations of `transformers`, nothing is downloaded.
+"""Image models in common use, with random weights: built from configurations of `transformers` without a download.
 
-They show that attribution works on code that was not written for it. Only their depth is reduced, where further layers
-of the same kind would cost time and test nothing new. The extra `smpcore[architectures]` installs what they
+They show that attribution works on code that was not written for it. Only their depth is reduced, because further
+layers of the same kind would take time and test nothing new. The extra `smpcore[architectures]` installs what they
 need.
 """
 
@@ -13,7 +13,7 @@ from smpcore.arguments import checked, one_of, whole
 
 __all__ = ["ARCHITECTURES", "build", "logits"]
 
-#: By name: what `transformers` calls it, and its configuration.
+#: By name: the name of its class in `transformers`, and its configuration.
 ARCHITECTURES = {
     "resnet": ("ResNet", {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]}),
     "convnext": ("ConvNext", {"depths": [1, 1, 2, 1]}),

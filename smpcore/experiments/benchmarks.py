@@ -1,7 +1,7 @@
-"""The benchmarks: alternatives that the measurements are compared with, and what each costs in time and memory.
+"""Benchmarks: alternatives to the measurements, and functions that measure time and memory.
 
-None of this is needed to measure SMP; the notebook of benchmarks imports it. Each alternative is written once, as fast
-as plain torch allows, and tested against known results.
+None of this is needed to measure SMP; notebook 90 imports it. Each alternative is written once, as fast as plain torch
+allows, and tested against known results.
 """
 
 import gc
@@ -29,7 +29,7 @@ _NUMBERS = Kind(object, ": it must be a list of finite numbers",
 @checked(repeats=whole()._replace(broken=": at least one round has to be counted"), work=Kind(
     dict, ": it must be a dictionary of functions", lambda work: all(map(callable, work.values()))))
 def in_turns(work: dict[str, Callable[[], object]], repeats: int = 3, *, warm: bool = False) -> dict[str, float]:
-    """Seconds that each piece of work takes, measured in turns so that a drift of the machine hits all alike.
+    """Seconds that each piece of work takes, measured alternately so that changes of the machine's speed affect all.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def scipy_composition(values: np.ndarray, spacing: float, window: int = 9, thres
     """SMP as a few calls of SciPy: the plain estimator that `smpcore.smp` is compared with.
 
     Residual of a running median, neighbours added in pairs, local maxima over a multiple of the deviation. It does
-    less than `smp`: no background is fitted, overlapping kinks are not told apart, noise is not met.
+    less than `smp`: it fits no background, does not separate overlapping kinks, and does not treat noise.
 
     Parameters
     ----------
@@ -187,9 +187,9 @@ def samples_needed(samples: Sequence[int], errors: Sequence[float], target: floa
     Returns
     -------
     needed : float
-        The first size, where that was enough already.
+        The number of samples; the first size, if that was enough already.
     extrapolated : bool
-        Whether no size that was measured was enough.
+        Whether none of the sizes was enough.
 
     Raises
     ------
@@ -212,10 +212,10 @@ def samples_needed(samples: Sequence[int], errors: Sequence[float], target: floa
 
 @checked(call=FUNCTION)
 def peak_bytes(call: Callable[[], object]) -> int:
-    """The most bytes of tensors that live at once while ``call`` runs, beyond those that lived before it.
+    """The most bytes of tensors that exist at once while ``call`` runs, beyond those that existed before it.
 
-    Counted by the storages that operations give back, on every device alike; what an operation uses inside
-    itself is not seen. A ValueError for what is not a function.
+    The storages of the results of all operations are counted, in the same way on every device; memory that an
+    operation uses internally is not counted. A ValueError for what is not a function.
     """
     gc.collect()
     with _Live() as live:

@@ -1,6 +1,6 @@
 """Every region of a small fully connected ReLU network in a square of its inputs, by cutting polygons.
 
-A second route to what traced lines say of a plane, for stacks of `nn.Linear` and `nn.ReLU` alone.
+For stacks of `nn.Linear` and `nn.ReLU` alone: a method to check the results of traced lines in a plane.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from smpcore.arguments import TENSOR, Kind, checked
 
 __all__ = ["Regions", "plane_regions"]
 
-# Jumps of the gradient are read so far off an edge, as a part of the square's side.
+# The distance from an edge at which gradients are taken for its jump, as a part of the square's side.
 _OFF = 1e-9
 
 

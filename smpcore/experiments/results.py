@@ -170,9 +170,9 @@ def _versions() -> dict:
 
 
 def _plain(value, depth: int = 0):
-    """Numpy and torch values as what JSON knows; NaN and infinity, which it does not, as None.
+    """Numpy and torch values as types that JSON has; NaN and infinity, which it does not have, as None.
 
-    What `need_plain` is to refuse stays as it is: lists that hold themselves, sparse tensors, objects.
+    Values that `need_plain` refuses stay as they are: lists that contain themselves, sparse tensors, objects.
     """
     if isinstance(value, dict) and depth < 99:
         return {str(key): _plain(item, depth + 1) for key, item in value.items()}

@@ -1,4 +1,4 @@
-"""The files that a run leaves: written whole or not at all, and checked when they are written and when they are read.
+"""The files of a run: written completely or not at all, and checked when they are written and when they are read.
 
 One file that a later reader cannot take would stop every later table of its folder, so `need_plain` is applied on
 both sides.
@@ -136,7 +136,7 @@ def _plain(content: dict) -> dict:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a whole file or none: a reader, or a run killed half-way, never sees a part of it.
+    """Write a whole file or none: no reader finds a part of it, even if the run is killed half-way.
 
     UTF-8; half a surrogate pair, which UTF-8 has no bytes for, is written as ``\\ud800`` and the like.
     """

@@ -76,7 +76,7 @@ def load(folder: str | Path | list[Path]):
 
 
 def _both(path: Path) -> list[tuple[Path, dict, dict]]:
-    """A record and what is said of its run; nothing, and a warning, where one of the two is damaged."""
+    """A run's record and its run.json; nothing, and a warning, where one of the two is damaged."""
     try:
         about = path.parent / "run.json"
         return [(path, run_files.read_record(path), run_files.read_about(about) if about.exists() else {})]
@@ -142,7 +142,7 @@ class _Columns:
 
 
 def _in_words(name: str, title: str) -> str:
-    """What a result is as far as its name tells, with its unit where the name ends in one."""
+    """The meaning of a result from its name alone, with its unit where the name ends in one."""
     standard_error = name.endswith("_se")
     bare = name.removesuffix("_se")
     units = {"seconds": "in seconds", "ms": "in milliseconds", "mb": "in megabytes", "share": "a part of 1",

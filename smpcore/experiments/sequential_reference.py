@@ -1,7 +1,7 @@
-"""A line carried through a network exactly, layer by layer: the reference that tracing is compared with.
+"""Every kink of a network on a line, computed exactly layer by layer: the reference that tracing is compared with.
 
-Written for a flat sequence of five kinds of layer and nothing else, and vectorised as well as plain torch allows;
-`smpcore.benchmarks` offers it.
+It handles a flat sequence of five kinds of layer and nothing else, and is vectorised as well as plain torch allows;
+`smpcore.benchmarks` contains it.
 """
 
 import itertools
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from smpcore.arguments import TENSOR, Kind, checked, whole
-from smpcore.paths import line
 
 __all__ = ["SEQUENCE", "LineKinks", "slopes", "transform_line"]
 
@@ -89,12 +88,12 @@ def transform_line(model: nn.Sequential, start: Tensor, end: Tensor, *, parts: i
 
 def _switch_points(model: nn.Sequential, start: Tensor, end: Tensor, edges: tuple[Tensor, Tensor]) -> Tensor:
     times = torch.stack(edges)
-    rows = line(start, end)(times)
+    rows = _points(start, end, times)
     layers, before = list(model), None
     for layer, following in zip(layers, [*layers[1:], None], strict=True):
         if isinstance(layer, nn.ReLU):
-            # A ReLU in front of a pool is one unit with it, the winner or zero: most of its own switches are
-            # of inputs that do not win.
+            # A ReLU in front of a pool and the pool are one unit, the winner or zero: most switches of the ReLU are of
+            # inputs that do not win.
             if not isinstance(following, nn.MaxPool2d):
                 times, rows = _insert(times, rows, _zero_crossings(rows))
         elif isinstance(layer, nn.MaxPool2d):
@@ -104,6 +103,12 @@ def _switch_points(model: nn.Sequential, start: Tensor, end: Tensor, edges: tupl
         rows = rows if isinstance(layer, nn.ReLU) and isinstance(following, nn.MaxPool2d) else layer(rows)
         before = layer
     return times
+
+
+def _points(start: Tensor, end: Tensor, times: Tensor) -> Tensor:
+    if start.shape != end.shape:
+        raise ValueError(f"start {tuple(start.shape)} and end {tuple(end.shape)} differ in shape")
+    return start + times.reshape(-1, *[1] * start.dim()) * (end - start)
 
 
 def _insert(times: Tensor, rows: Tensor, found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -148,7 +153,7 @@ def _winner_changes(rows: Tensor, pool: nn.MaxPool2d, or_zero: bool) -> tuple[Te
     while len(segment):
         index = winner[:, None]
         lead, pace = left.gather(1, index) - left, slope - slope.gather(1, index)
-        # Only a steeper line can overtake; of those that meet the winner first, the steepest wins next.
+        # Only a steeper line can become the largest; of those that meet the winner first, the steepest wins next.
         meet = torch.where(pace > 0, lead / pace, torch.inf).clamp_min(now[:, None])
         first = meet.amin(1)
         winner = torch.where(meet == first[:, None], slope, -torch.inf).argmax(1)
@@ -162,7 +167,7 @@ def _winner_changes(rows: Tensor, pool: nn.MaxPool2d, or_zero: bool) -> tuple[Te
 
 
 def _unfold(rows: Tensor, pool: nn.MaxPool2d) -> Tensor:
-    """(rows, windows, window size): what each window of a pool without padding or dilation sees."""
+    """(rows, windows, window size): the inputs of each window of a pool without padding or dilation."""
     size = pool.kernel_size if isinstance(pool.kernel_size, tuple) else (pool.kernel_size,) * 2
     step = pool.stride if isinstance(pool.stride, tuple) else (pool.stride,) * 2
     windows = rows.unfold(2, size[0], step[0]).unfold(3, size[1], step[1])
@@ -171,8 +176,8 @@ def _unfold(rows: Tensor, pool: nn.MaxPool2d) -> Tensor:
 
 def slopes(model: nn.Sequential, start: Tensor, end: Tensor, times: Tensor) -> Tensor:
     """Slopes ``(P,)`` of the first output, the tangent carried by hand: forward-mode AD would convolve three times."""
-    path = line(start, end)
-    rows, rates = path(times), path.slope(times)
+    rows = _points(start, end, times)
+    rates = (end - start).expand_as(rows)
     for layer in model:
         if isinstance(layer, nn.ReLU):
             rates, rows = rates * (rows > 0), layer(rows)

@@ -11,7 +11,7 @@ from smpcore.forensics.training import recipes
 
 
 def check(bank: list[dict]) -> str:
-    """How well networks that were held out are told, without noise: curve by curve, and by the mean of four."""
+    """How well held-out networks are judged, without noise: from single curves, and from the mean over four."""
     lines = ["area under the ROC curve ± standard error over networks, 2,001 samples without noise"]
     for head in ("kinked", "max pooling"):
         for known_path in (True, False):

@@ -1,6 +1,6 @@
-"""When is "cannot tell" said? Curves that are not fit to be judged, and doubts that decide the verdict.
+"""When the verdict is "cannot tell": curves that cannot be judged, and features that contradict the classifier.
 
-`unfit` looks at one curve before the classifier does, `verdict` at what the classifier makes of all that are fit.
+`unfit` checks one curve before the classifier judges it; `verdict` checks the classifier's probability for all others.
 """
 
 from numbers import Real
@@ -14,13 +14,13 @@ __all__ = ["row_of_features", "unfit", "verdict"]
 
 # Second differences of white noise have deviation √6; their largest among some thousands is four times that.
 _NOISE = 10.0
-_ROUNDINGS = 16  # units in the last place that a straight line's values may be off by
-_ALONE = 20.0  # a step of a value that is so many times its neighbours' is a jump
+_ROUNDINGS = 16  # largest error of a straight line's values, in units in the last place
+_ALONE = 20.0  # a difference this many times as large as its neighbours is a value jump
 _VISIBLE = 1e-2  # of the curve's range
 # Roughness above every clean curve of the bank with 501 samples or more, and below every curve with 8 bits or 1% of
 # noise. Held-out curves above it hardly ever got a confident verdict, and the bank has none that are much rougher.
 _TOO_ROUGH = -2.65
-_MARGIN = 0.1  # of a feature's range in the bank: new networks stray a little
+_MARGIN = 0.1  # of a feature's range in the bank, by which a new network's may lie outside
 _NONE = -3.99  # log10 of the share of bending that is kinks, where there is none
 _FEW = -3.0  # a thousandth of the bending
 _SAME = 0.05  # log10: SMP the same to about a tenth, as that of lone kinks is at every step
@@ -67,7 +67,7 @@ def unfit(values: np.ndarray, row: np.ndarray, eps: float, head: dict) -> str | 
 
 @checked(kinked=_PROBABILITY, confidence=_PROBABILITY, rows=row_of_features(2))
 def verdict(kinked: float, rows: np.ndarray, confidence: float = 0.9) -> tuple[str, str]:
-    """What a probability comes to with the doubts that the features raise: the verdict, and on what it rests.
+    """The verdict from a probability and the features that may contradict it, and the reason for the verdict.
 
     Parameters
     ----------
@@ -95,8 +95,8 @@ def verdict(kinked: float, rows: np.ndarray, confidence: float = 0.9) -> tuple[s
             sure == "smooth" and (_of(rows, "growth_16") - _of(rows, "growth_4") > _SETTLED).any(),
         "it is like curves of either kind: more samples, or less noise, may tell": not sure,
     })
-    grounds = {"kinked": "what bends is gathered in kinks",
-               "smooth": "no kinks to speak of, bends vanish as the step shrinks"}
+    grounds = {"kinked": "its bending is concentrated in kinks",
+               "smooth": "hardly any kinks, and bends vanish as the step shrinks"}
     return ("cannot tell", doubt) if doubt else (sure, grounds[sure])
 
 

@@ -27,7 +27,7 @@ CONDITIONS = {
     "8 bits": (0.0, 8, 1),
     "1,001 samples": (0.0, 0, 2), "501 samples": (0.0, 0, 4), "251 samples": (0.0, 0, 8),
 }
-#: The two questions: can anything in the network kink, and, where it can, is there max pooling.
+#: The two questions: can any unit of the network make a kink, and, for ReLU networks, is there max pooling.
 HEADS = ("kinked", "max pooling")
 _SAMPLES = 2001
 # Test error, in standard deviations of the truth, above which a network has not learned its task.
@@ -83,11 +83,11 @@ def bank_entry(recipe, curves: np.ndarray, test_error: float) -> dict:
     Parameters
     ----------
     recipe
-        A `smpcore.experiments.regressors.Recipe`.
+        A `smpcore.models.regressors.Recipe`.
     curves
         ``(paths, N)``: an output along each path.
     test_error
-        As `smpcore.experiments.regressors.Trained` has it.
+        As `smpcore.models.regressors.Trained` has it.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def bank_entry(recipe, curves: np.ndarray, test_error: float) -> dict:
 
 def make_bank(recipes, device="cpu") -> list[dict]:
     """Train every recipe and compute the features of its curves."""
-    from smpcore.experiments.regressors import train
+    from smpcore.models.regressors import train
     found = []
     for recipe in smpcore.need("tqdm").tqdm(recipes, desc="training"):
         trained = train(recipe, device=device)
@@ -124,8 +124,8 @@ def make_bank(recipes, device="cpu") -> list[dict]:
 def table(bank: list[dict], head: str, conditions=tuple(CONDITIONS)) -> tuple[np.ndarray, Judged]:
     """Features (C, F), and the network and path of each, one row for each curve; the probabilities are still NaN.
 
-    Sharp networks are left out; for ``"max pooling"`` so are those whose activation cannot kink, for there
-    the question is whether a ReLU network pools by maximum.
+    Sharp networks are left out; for ``"max pooling"`` so are those with a smooth activation, because the question
+    is whether a ReLU network has max pooling.
     """
     rows, columns = [], []
     for place, entry in enumerate(bank):
@@ -159,8 +159,8 @@ def cross_validate(bank: list[dict], head: str, *, known_path: bool = False, fol
     head
         ``"kinked"`` or ``"max pooling"``.
     known_path
-        Whether other networks have been seen on the path that is judged. By default that path is held out too, as a
-        user's is.
+        Whether the classifier is fitted to other networks on the path that is judged. By default that path is held
+        out too, because a user's path is not among those of the bank.
     folds
         Parts that the networks are divided into.
 
@@ -215,7 +215,7 @@ def _fit_one(rows: np.ndarray, labels: np.ndarray) -> dict:
     linear_model = smpcore.need("sklearn.linear_model")
     low, high = rows.min(0), rows.max(0)
     mean, scale = rows.mean(0), rows.std(0) + 1e-9
-    # Strong regularisation: the rows come from few networks, and a weaker one fits the paths that they were sampled on.
+    # Strong regularisation, because the rows come from few networks: with less the fit would depend on their paths.
     model = linear_model.LogisticRegression(C=_PENALTY, class_weight="balanced", max_iter=200,
                                             solver="newton-cholesky")
     model.fit(expand((rows - mean) / scale), labels)

@@ -18,14 +18,14 @@ _NONE = 1e-4
 _WINDOW, _THRESHOLD = 9, 5.0  # as `smpcore.smp` has them
 
 FEATURES = (
-    "kinks_1", "kinks_2", "kinks_4",        # log10, share of the bending that is kinks, every 1, 2, 4 samples
-    "decay_2", "decay_4",                   # that share at every sample against every 2, 4: flat, or to 0
-    "smp_2", "smp_4",                       # log10, SMP itself at every sample against every 2, 4
-    "lag_2", "lag_4", "lag_auto",           # log10, kinks at longer lags against the bending at a coarse step
-    "growth_2", "growth_4", "growth_16",    # log, bending at the full rate against that at every 2, 4, 16
+    "kinks_1", "kinks_2", "kinks_4",        # log10, share of the bending that is kinks, every 1st, 2nd, 4th sample
+    "decay_2", "decay_4",                   # log10, that share from every sample over that from every 2nd, 4th
+    "smp_2", "smp_4",                       # log10, SMP from every sample over that from every 2nd, 4th
+    "lag_2", "lag_4", "lag_auto",           # log10, SMP at longer lags over the bending of every 16th sample
+    "growth_2", "growth_4", "growth_16",    # log, bending of every sample over that of every 2nd, 4th, 16th
     "density",                              # log10, kinks for each sample
-    "evenness", "largest", "balance",       # distribution of jumps: even or few, the largest's share, one sign?
-    "roughness",                            # log10, white noise that would give these sixth differences
+    "evenness", "largest", "balance",       # of the jumps: (Σ|J|)²/(K ΣJ²), the largest's share, |ΣJ|/Σ|J|
+    "roughness",                            # log10, deviation of white noise with sixth differences as large
 )
 
 

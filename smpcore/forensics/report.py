@@ -1,9 +1,10 @@
-"""Which family of network drew this curve? Judged from samples of its outputs along a path, no weights needed.
+"""Which kind of network made this curve? Judged from samples of its outputs along a path, without its weights.
 
-A network with ReLU or max pooling draws kinks, a smooth one does not (theory: SMP against the sampling step is
-flat or grows for kinks, falls to 0 without them). `report` first sorts out curves that cannot be judged
-(`smpcore.forensics.abstention`), then computes features that do not depend on the curve's scale or sampling interval
-(`smpcore.forensics.features`) and passes them to a logistic regression, fitted to networks trained by this project:
+The output of a network with ReLU or max pooling has kinks, that of a smooth one has none (theory: as samples get
+denser, SMP stays or grows if there are kinks, and falls to 0 if not). `report` first excludes curves that cannot be
+judged (`smpcore.forensics.abstention`), then computes features that do not depend on the curve's scale or sampling
+interval (`smpcore.forensics.features`) and passes them to a logistic regression, fitted to networks that this project
+trained:
 
     python -m smpcore.forensics --check     # what it gets right on networks and paths that were held out
     python -m smpcore.forensics --train     # trains the networks again and writes forensics.json
@@ -26,17 +27,18 @@ from smpcore.arguments import Kind, checked
 from smpcore.forensics.abstention import row_of_features, unfit, verdict
 from smpcore.forensics.classifier import fit, logit, probability
 from smpcore.forensics.features import FEATURES, SAMPLES_NEEDED, curve_features
+from smpcore.metric.checks import as_tensor
 from smpcore.metric.estimator import smp
 
 __all__ = ["Report", "bank", "features", "probability_kinked", "report"]
 
-# Of the file that is shipped; to be raised when what a feature means changes.
+# Version of the shipped file; to be raised when the meaning of a feature changes.
 _VERSION = 2
 DATA = Path(__file__).parent / "forensics.json"
 
 @dataclass(frozen=True)
 class Report:
-    """A verdict on the curves of one network; `str` of it is for reading.
+    """A verdict on the curves of one network; `str` gives it as text.
 
     Attributes
     ----------
@@ -44,17 +46,17 @@ class Report:
         ``"kinked"``, ``"smooth"`` or ``"cannot tell"``. "smooth" means that no kink was seen that holds a
         thousandth of the bending; smaller ones may be there.
     kinked
-        Probability that the network has units that kink; None where no curve was fit to be judged.
+        Probability that the network has units that make kinks; None where no curve was fit to be judged.
     max_pooling
-        Probability that it pools by maximum, given that its activation is a ReLU: a weak hint, no verdict. None
+        Probability that it has max pooling, given that its activation is a ReLU: a weak hint, no verdict. None
         unless ``"kinked"``.
     smp
         SMP of the curve, the mean over several, in signal units per unit of t: from samples, a lower bound where
         kinks are dense.
     reason
-        Why it cannot tell, or on what the verdict rests.
+        Why there is no verdict, or what the verdict is based on.
     confidence
-        That was asked for.
+        The probability that a verdict needs, as given to `report`.
     judged, curves
         How many curves were fit to be judged, and how many there were.
     """
@@ -89,7 +91,7 @@ def features(signal: torch.Tensor | np.ndarray) -> dict[str, float]:
     TypeError, ValueError
         As `report`, and for more than one curve.
     """
-    values, _ = _checked(signal, 1.0)
+    values, *_ = _checked(signal, 1.0)
     if len(values) > 1:
         raise ValueError(f"features are read from one curve (N,), not from {len(values)}: call it for each")
     return dict(zip(FEATURES, curve_features(values)[0].tolist(), strict=True))
@@ -98,14 +100,14 @@ def features(signal: torch.Tensor | np.ndarray) -> dict[str, float]:
 @checked(confidence=Kind(Real, ": it must be a number between 0.5 and 1", lambda value: 0.5 < value < 1,
                          ": it must lie between 0.5 and 1"))
 def report(signal: torch.Tensor | np.ndarray, spacing: float = 1.0, *, confidence: float = 0.9) -> Report:
-    """Say which family of network drew a curve, or several of its curves, or that it cannot be told.
+    """Judge which kind of network made a curve, or several curves, or report that this cannot be told.
 
     Parameters
     ----------
     signal
         ``(N,)``, one output at evenly spaced times, at least `SAMPLES_NEEDED` of them; or ``(m, N)``: several
-        curves of one network, of more outputs or paths, whose log odds are averaged. Curves that say nothing are
-        left out of the mean.
+        curves of one network, from several outputs or paths, whose log odds are averaged. Curves that cannot be
+        judged are left out of the mean.
     spacing
         Units of t from one sample to the next; only the SMP depends on it.
     confidence
@@ -120,10 +122,10 @@ def report(signal: torch.Tensor | np.ndarray, spacing: float = 1.0, *, confidenc
     Notes
     -----
     Trained on small regressors of one kind. A smooth activation that is sharp enough (softplus with β of 20
-    and more) passes for kinked wherever the samples cannot resolve its bends.
+    and more) is judged as kinked wherever the samples do not resolve its bends.
     """
-    values, total = _checked(signal, spacing)
-    rows, eps = curve_features(values), _rounding(signal)
+    values, total, eps = _checked(signal, spacing)
+    rows = curve_features(values)
     reasons = [unfit(value, row, eps, _head("kinked")) for value, row in zip(values, rows, strict=True)]
     fit_rows = rows[[reason is None for reason in reasons]]
     counts = {"confidence": float(confidence), "judged": len(fit_rows), "curves": len(values)}
@@ -137,7 +139,7 @@ def report(signal: torch.Tensor | np.ndarray, spacing: float = 1.0, *, confidenc
 
 @checked(row=row_of_features(1))
 def probability_kinked(row) -> float:
-    """What the shipped classifier makes of one row of features ``(F,)``, ordered as `FEATURES`.
+    """Probability of "kinked" by the shipped classifier, from one row of features ``(F,)``, ordered as `FEATURES`.
 
     Raises
     ------
@@ -160,35 +162,25 @@ def _mean_probability(head: str, rows: np.ndarray) -> float:
     return float(1 / (1 + np.exp(-logit(_head(head), rows).mean())))
 
 
-def _checked(signal, spacing: float) -> tuple[np.ndarray, float]:
-    """Curves (m, N) in float64, scaled to a magnitude of 1, and their mean SMP."""
-    try:
-        shape = tuple(np.shape(signal))
-    except ValueError:  # a ragged list, for which `smp` has a sentence
-        shape = ()
-    if len(shape) > 2:
-        raise ValueError(f"one curve (N,) or several of one network (m, N) are judged at a time, not {shape}")
-    if shape and shape[-1] < SAMPLES_NEEDED:
-        raise ValueError(f"a signal of {shape[-1]} samples is too short to judge: at least {SAMPLES_NEEDED} are needed")
-    if isinstance(signal, torch.Tensor) and signal.layout == torch.strided:
-        signal = signal.contiguous()  # several outputs, turned from (N, m) to (m, N), are not
-    total = torch.as_tensor(smp(signal, spacing)).double().cpu().reshape(-1).numpy()
+def _checked(signal, spacing: float) -> tuple[np.ndarray, float, float]:
+    """Curves (m, N) in float64, scaled to a magnitude of 1, their mean SMP, and what rounding may have done to a value
+    of 1 in the type that the signal came in."""
+    given, _ = as_tensor(signal)
+    if given.ndim > 2:
+        raise ValueError(f"one curve (N,) or several of one network (m, N) are judged at a time, not "
+                         f"{tuple(given.shape)}")
+    if given.ndim and given.shape[-1] < SAMPLES_NEEDED:
+        raise ValueError(f"a signal of {given.shape[-1]} samples is too short to judge: at least {SAMPLES_NEEDED} are "
+                         "needed")
+    total = smp(given.contiguous(), spacing).double().cpu().reshape(-1).numpy()
     if not len(total):
-        raise ValueError(f"there is no curve in a signal of shape {shape}")
-    values = signal.detach().double().cpu().numpy() if isinstance(signal, torch.Tensor) else np.asarray(signal)
-    values = np.atleast_2d(values.astype(np.float64, order="C"))
+        raise ValueError(f"there is no curve in a signal of shape {tuple(given.shape)}")
+    values = np.atleast_2d(given.double().cpu().numpy())
     if not np.ptp(values, axis=1).all():
         which = f"curve {int(np.ptp(values, axis=1).argmin())}" if len(values) > 1 else "the signal"
         raise ValueError(f"{which} is constant: move the input, or choose an output that depends on it")
-    return values / np.abs(values).max(1, keepdims=True), float(total.mean())
-
-
-def _rounding(signal) -> float:
-    """What rounding may have done to a value of 1 in the type that the signal came in."""
-    if isinstance(signal, torch.Tensor):
-        return torch.finfo(signal.dtype if signal.is_floating_point() else torch.float64).eps
-    kind = np.asarray(signal).dtype
-    return float(np.finfo(kind if kind.kind == "f" else np.float64).eps)
+    values = np.ascontiguousarray(values / np.abs(values).max(1, keepdims=True))
+    return values, float(total.mean()), torch.finfo(given.dtype).eps
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 import torch
 
 from smpcore.arguments import checked, whole
-from smpcore.experiments.regressors import Recipe, Trained
+from smpcore.models.regressors import Recipe, Trained
 
 __all__ = ["PATHS", "recipes", "watch"]
 

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from smpcore.inspection.module_scope import Opening, Scope
-from smpcore.units import TABLE, Hinge, Hinges, canonical, describe
+from smpcore.inspection.calls import Call, Interpreter
+from smpcore.inspection.module_scope import Scope
+from smpcore.units import TABLE, Hinge, Hinges
 
 __all__ = ["ElementwiseModule", "elementwise"]
 
@@ -52,34 +53,31 @@ class ElementwiseModule(NamedTuple):
     channels: int = 1
 
 
-class _Calls(Opening):
+class _Calls(Interpreter):
     """Keeps what a module calls: its units, and whether there is anything that is not known to be elementwise."""
 
     def __init__(self, scope: Scope):
-        super().__init__()
-        self.scope, self.count, self.foreign = scope, 0, False
+        super().__init__(scope)
+        self.count, self.foreign = 0, False
         self.units: list[tuple[str, Hinges]] = []
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        name, _ = canonical(func)
-        inside = None if name in TABLE else self.inside(func)
+    def call(self, call: Call):
+        inside = None if call.op in TABLE else self.inside(call.func)
         if inside is not None:
-            return inside(*args, **kwargs)
+            return inside(*call.args, **call.kwargs)
         self.count += 1
-        if name not in TABLE:
-            self.foreign |= name.strip("_") not in _ARITHMETIC
-            return func(*args, **kwargs)
-        seen = describe(name, args, kwargs, smooth=True)
-        if not isinstance(seen, Hinges) or any(isinstance(part, Tensor) and part.requires_grad
-                                               for part in [*args[1:], *kwargs.values()] if part is not seen.input):
+        if call.op not in TABLE:
+            self.foreign |= call.op.strip("_") not in _ARITHMETIC
+            return call.plain()
+        seen = call.describe(smooth=True)
+        if not isinstance(seen, Hinges) or any(part.requires_grad for part in call.tensors if part is not seen.input):
             # Thresholds that depend on the input are none.
             self.foreign = True
         else:
             # A copy: a module in place writes into its input.
-            path = "" if self.scope.path == "model" else f"{self.scope.path}:"
-            self.units.append((path + name, seen._replace(input=seen.input.detach().clone())))
-        return func(*args, **kwargs)
+            path = "" if call.path == "model" else f"{call.path}:"
+            self.units.append((path + call.op, seen._replace(input=seen.input.detach().clone())))
+        return call.plain()
 
 
 def elementwise(module: nn.Module) -> ElementwiseModule | None:

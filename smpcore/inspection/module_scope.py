@@ -1,21 +1,18 @@
-"""Where in a model a call comes from, and how to look inside it."""
+"""Who names a layer: where in a model a call comes from, and by what name every room lists it.
+
+A layer is one call that can switch, ``module.path:operation``, with ``#2``, ``#3`` for later calls of the same within
+one forward pass. `Scope` knows the path, `CallNames` counts and names.
+"""
 
 import sys
-import types
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
-from smpcore.inspection.recurrences import UNROLLED
-
-__all__ = ["CallNames", "Opening", "Scope", "call_name", "call_site", "eagerly", "in_custom_function"]
-
-_HAS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
-_OPENED: dict = {}
+__all__ = ["CallNames", "Scope", "call_name", "call_site", "eagerly", "in_custom_function"]
 
 
 class Scope:
@@ -66,53 +63,14 @@ class CallNames:
     def __init__(self):
         self._met: Counter = Counter()
 
+    def number(self, path: str, operation: str) -> int:
+        """1 for the first call of an operation in the module of that path, 2 for the next, and so on."""
+        self._met[path, operation] += 1
+        return self._met[path, operation]
+
     def new(self, path: str, operation: str) -> str:
         """The name of the next call of an operation in the module of that path."""
-        self._met[path, operation] += 1
-        return call_name(path, operation, self._met[path, operation])
-
-
-class Opening(TorchFunctionMode):
-    """A mode that sees the calls inside torch's functions that are written in Python, and inside recurrent layers."""
-
-    def __init__(self):
-        super().__init__()
-        self._running: list[Callable] = []
-
-    def inside(self, func: Callable) -> Callable | None:
-        """What to call instead of a function, so that the calls inside it are seen; None where it is one call."""
-        found = _opened(func)
-        # A method that calls its parent's under the same name meets itself here: then it is one call.
-        if found is None or func in self._running:
-            return None
-
-        def call(*args, **kwargs):
-            self._running.append(func)
-            try:
-                with self:
-                    return found(*args, **kwargs)
-            finally:
-                self._running.pop()
-
-        return call
-
-
-def _opened(func: Callable) -> Callable | None:
-    """A function whose inner calls are seen, for one of torch that is written in Python or recurrent; else None."""
-    if not isinstance(func, types.FunctionType):
-        return UNROLLED.get(getattr(func, "__name__", ""))
-    if func not in _OPENED:
-        found = None
-        if any(name in func.__globals__ for name in _HAS):
-            inner = {**func.__globals__, **dict.fromkeys(_HAS, _never)}
-            found = types.FunctionType(func.__code__, inner, func.__name__, func.__defaults__, func.__closure__)
-            found.__kwdefaults__ = func.__kwdefaults__
-        _OPENED[func] = found
-    return _OPENED[func]
-
-
-def _never(*_):
-    return False
+        return call_name(path, operation, self.number(path, operation))
 
 
 def in_custom_function() -> bool:

@@ -3,7 +3,10 @@
 
 A `TorchFunctionMode` sees the calls that a model makes in Python. TorchScript, C++ extensions, and torch's own
 functions that are written in C++ call further operations that it does not see. Those reach a `TorchDispatchMode`
-in a pass without derivatives (whose formulas use masks as well), and whatever of them can switch is named here.
+in a pass without derivatives (whose formulas use masks as well), and whatever of them can switch is found here.
+
+What is refused by name, in sight or out of it, stands in `smpcore.units.unfollowed`, and what is said of it in
+`smpcore.inspection.refusals`.
 """
 
 import sys
@@ -12,18 +15,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves
 
-from smpcore.inspection.module_scope import Opening, Scope, eagerly, in_custom_function
-from smpcore.units import table as switches
+from smpcore.inspection.calls import Call, Interpreter, tensors_in
+from smpcore.inspection.module_scope import Scope, eagerly, in_custom_function
+from smpcore.inspection.operations import TAKES_OUT, takes_form_alone
+from smpcore.inspection.refusals import sentence
+from smpcore.units import TABLE, UNFOLLOWED, switching
 
-__all__ = ["FORM_OF", "TAKES_OUT", "Hidden", "hidden_switches"]
+__all__ = ["Hidden", "hidden_switches"]
 
-#: Of two tensors the second gives its form alone.
-FORM_OF = frozenset("to type_as expand_as view_as reshape_as".split())
-#: Calls that take numbers out of tensors, where nothing can follow them.
-TAKES_OUT = frozenset("item tolist numpy __array__ __bool__ __int__ __float__ __index__ __complex__ is_nonzero equal "
-                      "allclose __contains__ __format__".split())
 #: Libraries that solve differential equations with steps of their own choice.
 _SOLVERS = ("torchdiffeq", "torchode", "torchsde", "torchdyn")
 
@@ -59,22 +59,7 @@ class Hidden(NamedTuple):
     @property
     def sentence(self) -> str:
         """What cannot be seen, and the way round."""
-        if self.way == "lost":
-            return (f"{self.place} reads a tensor that depends on the input and cannot be followed, for no function of "
-                    "torch with a derivative gave it (nn.Parameter(x), x.new_tensor(x), another tensor type, DLPack, a "
-                    "write into .data, numbers kept from an earlier call): use x itself or x.clone(), write without "
-                    ".data, and reset what is kept")
-        if self.way == "steps":
-            return (f"{self.place}: an adaptive solver of differential equations controls its steps by numbers that "
-                    "depend on the input, so the output jumps wherever their choice changes: give it a fixed grid "
-                    "(torchdiffeq: method='rk4', options={'step_size': …})")
-        if self.way == "outside":
-            return (f"{self.place} runs {self.op} where it cannot be seen (TorchScript, compiled code, a C++ "
-                    "extension, a function under torch.vmap): give the model the Python function that it was made "
-                    "from, with a batch dimension, or measure with smp from samples")
-        return (f"{self.place} switches inside ({self.op}) and is not followed: write it with abs, relu, clamp, amax "
-                "or maximum, which are (a recurrence: give it padded sequences, no PackedSequence), or measure with "
-                "smp from samples")
+        return sentence("inside" if self.way == "custom" else self.way, self.place, op=self.op)
 
 
 def hidden_switches(model, x: Tensor, scope: Scope, other: Tensor | None = None) -> list[Hidden]:
@@ -113,12 +98,7 @@ def _one_pass(model, x: Tensor, scope: Scope) -> tuple[list[Hidden], list[tuple[
 _NUMBERS_ALONE = frozenset(("tensor", "__deepcopy__", "set"))
 
 
-def _takes_form_alone(name: str) -> bool:
-    """Whether a function or kernel reads a tensor's shape and type, and gives new numbers (`new_tensor`: its own)."""
-    return name.startswith("new_") or name.endswith("_like")
-
-
-class _Functions(Opening):
+class _Functions(Interpreter):
     """Knows which function of torch is running, and which tensors such functions gave.
 
     Attributes
@@ -128,40 +108,39 @@ class _Functions(Opening):
     """
 
     def __init__(self, kernels: "_Kernels"):
-        super().__init__()
+        super().__init__(kernels.scope)
         self.kernels, self.unknown = kernels, []
         # What depends on the input as far as functions show, and all that they gave; kept alive, so that no identity
         # is used again.
         (x,) = kernels.moving.values()
         self.moving, self.given = {id(x): x}, {id(x): x}
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        kernels, (name, in_place) = self.kernels, switches.canonical(func)
+    def call(self, call: Call):
+        kernels, name, tensors = self.kernels, call.op, call.tensors
         if torch._C._functorch.peek_interpreter_stack() is not None:
-            kernels.found.append(Hidden(kernels.scope.path, "torch.vmap", "outside", True))
-            return func(*args, **kwargs)
-        tensors = [part for part in tree_leaves((args, kwargs)) if isinstance(part, Tensor)]
+            kernels.found.append(Hidden(call.path, "torch.vmap", "outside", True))
+            return call.plain()
         moving = any(self._moves(part) for part in tensors)
-        inside, known = self.inside(func), len(self.unknown)
+        inside, known = self.inside(call.func), len(self.unknown)
         if inside is None:
             # Of what is overwritten, or of what new numbers are made after, no number is read.
-            first = (in_place and name in ("zero", "fill", "copy")) or _takes_form_alone(name)
-            self._look(tensors[first:], f"{kernels.scope.path}:{name}")
+            first = (call.overwrites and name in ("zero", "fill", "copy")) or takes_form_alone(name)
+            self._look(tensors[first:], call.place)
         if name in TAKES_OUT and any(_storage(part) in kernels.moving for part in tensors) and _in_solver():
-            kernels.found.append(Hidden(kernels.scope.path, name, "steps", True))
+            kernels.found.append(Hidden(call.path, name, "steps", True))
         kernels.names.append(name)
         try:
-            result = (inside or func)(*args, **kwargs)
+            result = (inside or call.func)(*call.args, **call.kwargs)
         finally:
             kernels.names.pop()
-        found = [part for part in tree_leaves(result) if isinstance(part, Tensor)]
+        found = tensors_in(result)
         if inside is None and not found and name not in TAKES_OUT and name != "__setitem__":
             del self.unknown[known:]  # its form alone was read
         self.given |= {id(part): part for part in found}
-        if moving and name not in _NUMBERS_ALONE and not _takes_form_alone(name):
-            if in_place or "out" in kwargs:
-                found += [part for part in (tensors[0], tensors[0]._base, kwargs.get("out")) if part is not None]
+        if moving and name not in _NUMBERS_ALONE and not takes_form_alone(name):
+            if call.overwrites or "out" in call.kwargs:
+                written = tensors[0], tensors[0]._base, call.kwargs.get("out")
+                found = found + [part for part in written if part is not None]
             self.moving |= {id(part): part for part in found if _storage(part) in kernels.moving}
         return result
 
@@ -208,13 +187,12 @@ class _Kernels(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction():
-            depends = [part for part in tree_leaves((args, kwargs))
-                       if isinstance(part, Tensor) and _storage(part) in self.moving]
+            depends = [part for part in tensors_in((args, kwargs)) if _storage(part) in self.moving]
             result = func(*args, **kwargs)
             if depends:
                 op = func._schema.name.split("::")[-1].rstrip("_")
-                if not _takes_form_alone(op):
-                    self.moving |= {_storage(part): part for part in tree_leaves(result) if isinstance(part, Tensor)}
+                if not takes_form_alone(op):
+                    self.moving |= {_storage(part): part for part in tensors_in(result)}
                 # Report the operation that turned floats into integers, not its users.
                 if any(part.is_floating_point() for part in depends):
                     self._look(op, args)
@@ -226,12 +204,12 @@ class _Kernels(TorchDispatchMode):
             way = "custom"
         elif not name:
             way = "outside"
-        elif name in switches.TABLE or name in switches.UNFOLLOWED or name in _SMOOTH:
+        elif name in TABLE or name in UNFOLLOWED or name in _SMOOTH:
             return
         else:
             way = "inside"
         # A selection by a mask (``where``, indexing) is none: whatever made the mask is.
-        can = switches.switching(op, args)
+        can = switching(op, args)
         if can or way != "inside":
             place = f"{self.scope.path}:{name}" if name else self.scope.path
             self.found.append(Hidden(place, op, way, can))

@@ -1,4 +1,4 @@
-"""The smooth background under suspected samples: a cubic through the nearest samples that no kink touches.
+"""The smooth background under suspected samples: a cubic through the nearest samples that no kink changes.
 
 Suspected samples in a run have the same neighbours, so there is one fit for each run; the fits of all runs are made
 together.
@@ -10,7 +10,7 @@ from torch import Tensor
 
 __all__ = ["above_background", "taken", "true_places"]
 
-# Largest leverage of a fit: where the cubic has more (over twice a sample's deviation), a lower degree is used too.
+# Largest leverage of a fit: where the cubic's is larger (its error over twice a sample's), a lower degree is tried too.
 _FAR = 4.0
 
 

@@ -1,4 +1,4 @@
-"""Checks of the metric's arguments: signals as tensors, and a sentence for each argument that cannot be read."""
+"""Checks of the metric's arguments: signals become tensors, and each wrong argument gets a sentence of its own."""
 
 import sys
 from collections.abc import Callable
@@ -92,7 +92,7 @@ def largest(rows: Tensor) -> Tensor:
 
 
 def needed(lag: int, window: int) -> int:
-    """Samples for ``window + 7`` averaged ones in every phase, the fewest in which a kink is read almost anywhere."""
+    """Samples that give ``window + 7`` averages in every phase: with fewer, kinks in many places are not found."""
     return lag * (window + 7) + lag - 1
 
 
@@ -109,7 +109,7 @@ def check_samples(values: Tensor, least: int, purpose: str) -> None:
     if values.shape[-1] < least:
         raise ValueError(f"a signal of {values.shape[-1]} samples is too short for {purpose}: at least {least} are "
                          "needed")
-    # A NaN or an infinity makes the sum one too, and the sum is much quicker to look at.
+    # With a NaN or an infinity in the signal the sum is not finite either, and it is much quicker to check.
     if not torch.isfinite(values.sum()) and (bad := ~torch.isfinite(values)).any():
         index = tuple(int(i) for i in bad.nonzero()[0])
         raise ValueError(

@@ -1,8 +1,8 @@
 """How jittery a sampled curve is: slope variation at a stated step, and the measures of pose and movement research.
 
-They answer another question than SMP. SMP is a property of the curve and does not depend on how finely it is sampled;
-a viewer of a video sees the curve at its frame rate only, kinks and smooth bends alike. With the spacing h, and on a
-curve that has kinks, the measures depend on the frame rate 1/h as follows:
+They measure something else than SMP. SMP is a property of the curve and does not depend on how finely it is sampled;
+a video shows the curve at its frame rate only, kinks and smooth bends alike. With the spacing h, and on a curve that
+has kinks, the measures depend on the frame rate 1/h as follows:
 
 ==========================  =============================  ========================
 measure                     unit                           where kinks are resolved

@@ -19,9 +19,9 @@ from smpcore.metric.background_fit import above_background, taken, true_places
 _MAD = 1.4826
 # What white noise of deviation 1 leaves in `_interpolation_error`.
 _GAIN = math.sqrt(1 + 2 * (4**2 + 1) / 6**2)
-# Near a lone kink the interpolation errs too, by 2/3 and by 1/6 of it two and three samples off. Where kinks
-# are few, the fit decides whether the former is a second kink. Where they are many, masking both would leave too few
-# samples for a background; a second kink is found after the first has been subtracted.
+# A kink also changes the interpolation two and three samples away, by 2/3 and by 1/6 of itself. Where kinks are few,
+# the fit decides whether the larger of these errors is a second kink. Where they are many, masking both would leave too
+# few samples for a background; a second kink is found after the first has been subtracted.
 _SIDELOBE, _SIDELOBE_CROWDED = 0.3, 0.67
 # Where kinks touch fewer of a row's samples than this, they cannot have moved its medians by more than 3%.
 _FEW = 1 / 50
@@ -46,7 +46,7 @@ class Parts(NamedTuple):
 
 
 class _Suspects(NamedTuple):
-    """Samples with an interpolated background: flat index, what is left of them, whether it stands out."""
+    """Samples with an interpolated background: flat index, sample minus background, whether that stands out."""
 
     where: Tensor
     left: Tensor
@@ -73,7 +73,7 @@ def kink_parts(second: Tensor, window: int, threshold: float, rounding: Tensor) 
     parts
         Of all rows.
     noise
-        ``(B,)``, the robust deviation of what interpolation leaves where no kink is.
+        ``(B,)``, the robust deviation of the interpolation error where there is no kink.
     """
     rows, samples = second.shape
     noise, hits = _first_look(second, threshold, rounding)
@@ -84,7 +84,7 @@ def kink_parts(second: Tensor, window: int, threshold: float, rounding: Tensor) 
     crowded = (touched > _FEW * samples) | (samples - hit < enough)
     if crowded.any():
         chosen = true_places(crowded)
-        # Kinks raised these rows' medians, so that others were missed: subtract those found, and look again.
+        # Their kinks raised these rows' medians, so that others were missed: subtract those found and test again.
         again, noise[chosen] = _look_again(
             second[chosen], _of_rows(suspects, chosen, samples), rounding[chosen], window, threshold)
         suspects = _replaced(suspects, crowded, again, samples)
@@ -110,13 +110,13 @@ def blocks(rows: Tensor) -> Sequence[Tensor]:
 
 def _look_again(second: Tensor, suspects: _Suspects, rounding: Tensor, window: int,
                 threshold: float) -> tuple[_Suspects, Tensor]:
-    """Suspects and noise ``(B,)`` of rows from which the kinks found so far are taken out before looking."""
+    """Suspects and noise ``(B,)`` of rows after the kinks found so far have been subtracted."""
     samples, noise, before = second.shape[1], torch.empty_like(rounding), None
     for _ in range(_MORE_PASSES):
         clean = second.clone()
         clean.view(-1)[suspects.where] -= suspects.left
         standing = _mask(suspects.where[suspects.stands_out], clean)
-        # A pass depends on these two alone: a row in which they are as before gives what it gave.
+        # A pass depends on these two alone: a row in which neither changed gives the same result as before.
         moved = torch.ones_like(rounding, dtype=torch.bool)
         if before is not None:
             moved = (clean != before[0]).any(1) | (standing != before[1]).any(1)

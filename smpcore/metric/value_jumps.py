@@ -21,7 +21,7 @@ __all__ = ["ValueJumpWarning", "jump_share", "shares_of_jumps", "warn_of_jumps"]
 _STEEP, _APART = 4.0, 3
 # … and this many robust deviations of the second differences, so that noise and dense kinks are not taken for jumps.
 _NOISE = 8.0
-# Differences up to this many roundings of the largest value are none.
+# Differences up to this many rounding errors of the largest value count as 0.
 _LEVEL = 16
 # `smp` warns where jumps are more than this share of the total variation.
 _SHARE = 0.002

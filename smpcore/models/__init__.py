@@ -1,4 +1,4 @@
-"""Networks to try the measurements on, and models and paths of your own, loaded by their names."""
+"""Networks to try the measurements on, made or trained, and models and paths of your own, loaded by their names."""
 
 from smpcore.models.by_name import check_fit, load_model, load_path
 from smpcore.models.face import (
@@ -25,9 +25,10 @@ from smpcore.models.networks import (
     reference_cnn,
     reference_line,
 )
+from smpcore.models.regressors import Recipe, Trained, regressor, train
 from smpcore.models.weights import carried_weights
 
-__all__ = ["ACTIVATIONS", "FACE_INPUT", "LANDMARKS", "POOLINGS", "REFERENCE_SMP", "Candidate", "Face",
-           "FaceNetwork", "FacePipeline", "ProposalNetwork", "RefineNetwork", "carried_weights",
-           "check_fit", "cnn", "face_network", "face_pipeline", "he_initialise", "load_model", "load_path",
-           "mlp", "proposal_network", "reference_cnn", "reference_line", "refine_network"]
+__all__ = ["ACTIVATIONS", "FACE_INPUT", "LANDMARKS", "POOLINGS", "REFERENCE_SMP", "Candidate", "Face", "FaceNetwork",
+           "FacePipeline", "ProposalNetwork", "Recipe", "RefineNetwork", "Trained", "carried_weights", "check_fit",
+           "cnn", "face_network", "face_pipeline", "he_initialise", "load_model", "load_path", "mlp",
+           "proposal_network", "reference_cnn", "reference_line", "refine_network", "regressor", "train"]

@@ -1,6 +1,7 @@
 """A model and a path by name, as a command line or a notebook's parameter gives them."""
 
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -36,7 +37,7 @@ def load_model(name: str) -> torch.nn.Module:
     Returns
     -------
     torch.nn.Module
-        In evaluation mode if the function made it; as it is if it was there.
+        In evaluation mode if a function returned it; unchanged if the name is that of a model.
 
     Raises
     ------
@@ -185,8 +186,6 @@ def _refuse_class(parameter: str, name: str, made) -> None:
 
 def _takes_times(function: Callable) -> bool:
     """Whether a call needs exactly one argument, the times."""
-    import inspect
-
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):

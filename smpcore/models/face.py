@@ -162,8 +162,8 @@ def face_network(weights: str | Path | None = None) -> FaceNetwork:
     ModuleNotFoundError
         Where the package is not installed.
     TypeError, ValueError
-        For weights that are not a path; for a file that is not there, or whose SHA-256 is not the known one: it is a
-        pickle, and reading one runs whatever code it holds.
+        For weights that are not a path; for a file that is not there, or whose SHA-256 is not the known one, because
+        it is a pickle, and reading a pickle runs the code in it.
     """
     return _trained(FaceNetwork(), "onet.lz4", weights)
 
@@ -187,20 +187,14 @@ def _trained(model: nn.Module, file: str, weights: str | Path | None):
     # From the bytes that were checked, not from the file again.
     arrays = [torch.from_numpy(np.array(array)) for array in joblib.load(io.BytesIO(content))]
     with torch.no_grad():
-        for parameter, array in zip(model.parameters(), _to_torch(arrays), strict=True):
-            parameter.copy_(array)
+        for parameter, array in zip(model.parameters(), arrays, strict=True):
+            parameter.copy_(_TO_TORCH[array.ndim](array))
     return model.eval().requires_grad_(False)
 
 
-def _to_torch(arrays: list[torch.Tensor]):
-    """In torch's layout: (kh, kw, in, out) to (out, in, kh, kw), (in, out) to (out, in), PReLU flat."""
-    for array in arrays:
-        if array.ndim == 4:
-            yield array.permute(3, 2, 0, 1)
-        elif array.ndim == 3:
-            yield array.flatten()
-        else:
-            yield array.T if array.ndim == 2 else array
+#: From the file's layout to torch's, by dimensions: convolutions (kh, kw, in, out), PReLU (1, 1, channels), linear
+#: layers (in, out), biases.
+_TO_TORCH = {4: lambda weight: weight.permute(3, 2, 0, 1), 3: torch.flatten, 2: torch.t, 1: torch.clone}
 
 
 def _pool(size: int) -> nn.MaxPool2d:
@@ -254,20 +248,20 @@ def face_pipeline(source: Source = "grace_hopper.jpg", box: Sequence[float] = (1
     box
         About where boxes will be, in pixels: the picture is filtered for crops of a box of this size.
     stages
-        Of ``"proposal"``, ``"refine"`` and ``"landmarks"``, in order. Where the last is not ``"landmarks"``, the
-        corrected box is what comes out, (P, 4).
+        Some of ``"proposal"``, ``"refine"`` and ``"landmarks"``, in order. If the last is not ``"landmarks"``, the
+        output is the corrected box, (P, 4).
     networks
-        In the place of a stage's trained network, by the stage's name, such as one made smooth.
+        Networks that replace the trained ones, by the stage's name, for instance one made smooth.
 
     Returns
     -------
     FacePipeline
-        In evaluation mode, float64. A box behind the picture's edge sees 0 there, mid-grey.
+        In evaluation mode, float64. Outside the picture the crops are 0, mid-grey.
 
     Raises
     ------
     ValueError
-        As `smpcore.paths.picture`; for stages that are not there, and for networks of stages that are not asked for.
+        As `smpcore.paths.picture`; for unknown stages, and for networks of stages that are not in ``stages``.
     """
     if not stages or any(name not in _STAGES for name in (*stages, *networks)) or not set(networks) <= set(stages):
         raise ValueError(f"stages = {stages!r} with networks for {sorted(networks)}: stages are of {list(_STAGES)}, "

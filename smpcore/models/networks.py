@@ -153,9 +153,9 @@ def cnn(shape: tuple[int, int, int], outputs: int = 1, *, channels: int | Sequen
 def he_initialise(model: nn.Module, seed: int = 0) -> nn.Module:
     """Draw a network's weights anew, in place: variance 2/fan-in, in the first and the last layer 1/fan-in.
 
-    K. He et al., "Delving Deep into Rectifiers", ICCV 2015: a ReLU passes on half of the mean square of what
-    it gets, and the 2 makes up for it. The first layer has no ReLU before it, and the readout need not keep
-    the scale. Biases become 0. Layers count in the order in which the model names them.
+    K. He et al., "Delving Deep into Rectifiers", ICCV 2015: a ReLU halves the mean square of its input, which the
+    factor 2 compensates. The first layer has no ReLU before it, and the readout need not keep the scale. Biases
+    become 0. The first and the last layer are those that the model lists first and last.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Weights that packages of the registry carry: read as files whose SHA-256 is known, their code never imported."""
+"""Weights from files of installed packages: the file's SHA-256 is checked, the package's code is never imported."""
 
 import hashlib
 import importlib.metadata
@@ -23,9 +23,9 @@ def carried_weights(package: str, place: str, sha256: str, file: str | Path | No
     place
         Where the file lies in the folder that packages are installed into.
     sha256
-        The content's SHA-256, 64 hexadecimal digits: many files of weights can hold code that reading them runs.
+        The content's SHA-256, 64 hexadecimal digits. Reading a file of weights of many kinds runs code in it.
     file
-        Another place of the same file.
+        Another path to the same file.
 
     Raises
     ------

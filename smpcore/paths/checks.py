@@ -1,4 +1,4 @@
-"""What an argument is: a finite number, a whole number, a seed. Rooms that draw or move inputs ask here."""
+"""Checks of arguments (a finite number, a whole number, a seed) for the rooms that draw or move inputs."""
 
 import math
 from collections.abc import Sequence

@@ -101,9 +101,9 @@ def picture(source: Source, box: Sequence[float] | None = None, *, size: int | t
             prefilter: str = "gaussian") -> PicturePath:
     """A crop that pans, zooms and turns over a photograph.
 
-    Numbers stand for one closed loop, t in [0, 2π]: the crop's centre moves by (pan₀ sin t, pan₁ sin 2t)
-    pixels, its magnification is zoom^(sin t), it turns by turn · sin t. A function of t stands for a motion
-    of your own. What lies outside the picture is its mirror image, which is as smooth.
+    If ``pan``, ``zoom`` and ``turn`` are numbers, the crop moves once round a closed loop, t in [0, 2π]: its centre
+    moves by (pan₀ sin t, pan₁ sin 2t) pixels, its magnification is zoom^(sin t), it turns by turn · sin t. A function
+    of t gives a motion of your own. Outside its edges the picture is continued by its mirror image, which is as smooth.
 
     Parameters
     ----------
@@ -135,8 +135,8 @@ def picture(source: Source, box: Sequence[float] | None = None, *, size: int | t
     Raises
     ------
     ValueError
-        For a picture that cannot be read, a box that is not four numbers or not inside the picture, and
-        sizes, motions or filters that make no sense; each sentence begins with the parameter's name.
+        For a picture that cannot be read, a box that is not four numbers or not inside the picture, and sizes,
+        motions or filters that are not allowed; each message begins with the parameter's name.
     """
     pixels = load_picture(source, channels)
     box = _checked_box(box, pixels.shape[-1], pixels.shape[-2])
@@ -215,7 +215,7 @@ def _motion(name: str, given) -> Callable:
 
 
 def _moved(name: str, motion: Callable, t: torch.Tensor, *width: int) -> torch.Tensor:
-    """What a motion gives at the times, refused unless it is of shape (P, *width)."""
+    """The values of a motion at the times; refused unless they have the shape (P, *width)."""
     found = motion(t)
     shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
     if shape != (len(t), *width):

@@ -11,7 +11,7 @@ from smpcore.paths.times import path_times, placed
 
 __all__ = ["CirclePath", "LinePath", "circle", "circle_through", "line"]
 
-# Values of an input: a circle through more would take over 4 GiB to draw.
+# The most values of an input: a circle with more would take over 4 GiB to draw.
 _MOST = 1 << 28
 
 

@@ -35,8 +35,8 @@ def load_picture(source: Source, channels: int | None = None) -> torch.Tensor:
     ------
     ValueError
         For a file that is not there or is no picture, an array of another shape, NaN or infinity, a picture
-        under 4 pixels on a side, a number of channels other than 1 and 3. Its sentence begins with the name
-        that the notebooks' parameter has, ``picture``.
+        under 4 pixels on a side, a number of channels other than 1 and 3. The message begins with the name of the
+        notebooks' parameter, ``picture``.
     """
     if channels is not None and not (is_whole(channels) and channels in (1, 3)):
         raise ValueError(f"channels = {channels!r}: it must be 1 (grey) or 3 (colour)")
@@ -72,7 +72,7 @@ def _read(source: str) -> np.ndarray:
     path = path if source and os.path.isfile(path) else _sample(source)  # False also where no file has such a name
     try:
         with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)  # phones store the camera's turn beside the pixels
+            image = ImageOps.exif_transpose(image)  # phones store how the camera was turned apart from the pixels
             if image.mode == "L" or image.mode.startswith("I;16"):
                 return np.asarray(image)
             return np.asarray(image.convert("L" if image.mode in ("1", "LA") else "RGB"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from scipy.interpolate import CubicSpline
 
 from smpcore.paths.lines import _inputs
 from smpcore.paths.photographs import load_picture
@@ -29,13 +30,13 @@ class SplinePath:
     _held: OrderedDict = field(default_factory=OrderedDict, repr=False, compare=False)
 
     def __call__(self, t: torch.Tensor) -> torch.Tensor:
-        return self._at(t, _value_weights)
+        return self._at(t, lambda s, a, b, c, d: ((a * s + b) * s + c) * s + d)
 
     def slope(self, t: torch.Tensor) -> torch.Tensor:
         """dx/dt, ``(P, *input_shape)``: the same as forward-mode AD gives, in less time."""
-        return self._at(t, _slope_weights)
+        return self._at(t, lambda s, a, b, c, d: (3 * a * s + 2 * b) * s + c)
 
-    def _at(self, t: torch.Tensor, weights) -> torch.Tensor:
+    def _at(self, t: torch.Tensor, cubic) -> torch.Tensor:
         place = path_times(t).detach().cpu().double().numpy()
         first, last = self.knots[0], self.knots[-1]
         if self.periodic:
@@ -53,28 +54,24 @@ class SplinePath:
             stop = min((block + 1) * _BLOCK, len(self.knots) - 1) + _REACH
             if not self.periodic:
                 begin, stop = max(begin, 0), min(stop, len(self.knots) - 1)
-            knots, second = self._local(begin, stop)
+            knots = self._knots(begin, stop)
             i = interval[here] - begin
-            left, right = (torch.from_numpy(knots[n]).to(t) for n in (i, i + 1))
-            rows = [torch.from_numpy(table[n]).to(t) for table in (np.eye(len(knots)), second) for n in (i, i + 1)]
-            found = weights(t[torch.from_numpy(here).to(t.device)], left, right, rows)
+            since = t[torch.from_numpy(here).to(t.device)] - torch.from_numpy(knots[i]).to(t)
+            weights = cubic(since[:, None], *torch.from_numpy(_cubics(tuple(knots.tolist()))[:, i]).to(t))
             known = self._inputs(begin, stop + 1, t)
-            parts.append((found @ known.flatten(1)).reshape(len(here), *known.shape[1:]))
+            parts.append((weights @ known.flatten(1)).reshape(len(here), *known.shape[1:]))
             order.append(here)
         if len(parts) == 1:
             return parts[0]
         back = torch.from_numpy(np.argsort(np.concatenate(order or [[]])))
         return torch.cat(parts or [self._inputs(0, 1, t)[:0]])[back.long().to(t.device)]
 
-    def _local(self, begin: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Knots from ``begin`` to ``stop``, beyond the ends as the period has them, and the matrix from their inputs to
-        the second derivatives there."""
+    def _knots(self, begin: int, stop: int) -> np.ndarray:
+        """Knots from ``begin`` to ``stop``, beyond the ends as the period has them."""
+        if not self.periodic:
+            return self.knots[begin:stop + 1]
         turns, index = np.divmod(np.arange(begin, stop + 1), len(self.knots) - 1)
-        if self.periodic:
-            knots = self.knots[index] + turns * (self.knots[-1] - self.knots[0])
-        else:
-            knots = self.knots[begin:stop + 1]
-        return knots, _second_derivatives(tuple(knots.tolist()))
+        return self.knots[index] + turns * (self.knots[-1] - self.knots[0])
 
     def _inputs(self, begin: int, stop: int, t: torch.Tensor) -> torch.Tensor:
         index = np.arange(begin, stop) % len(self.inputs)
@@ -83,12 +80,12 @@ class SplinePath:
         return torch.stack([self._loaded(int(n)) for n in index]).to(t)
 
     def _loaded(self, n: int) -> torch.Tensor:
-        """One input, kept as long as no more than a block's came after it."""
+        """One input; it is kept until more inputs than a block needs have been loaded after it."""
         held = self._held
         if n not in held:
             one = self.inputs[n]
             one = load_picture(one) if isinstance(one, str) or hasattr(one, "__fspath__") else one
-            one = np.array(one) if isinstance(one, np.ndarray) else one  # of a file that is only read, torch warns
+            one = np.array(one) if isinstance(one, np.ndarray) else one  # torch warns of arrays that are read-only
             first = next(iter(held.items()), None)
             known = {} if first is None else {f"inputs[{first[0]}]": first[1]}
             held[n] = _inputs(known | {f"inputs[{n}]": one})[-1]
@@ -101,7 +98,7 @@ class SplinePath:
 def through(inputs: Sequence, times: torch.Tensor | None = None, *, periodic: bool = False) -> SplinePath:
     """A path that passes through inputs at given times: the cubic spline, twice continuously differentiable.
 
-    Between the inputs it is a guess: it follows motion that the times resolve and invents what they do not.
+    Between the inputs the path is an interpolation: it is close to the true motion only where the times resolve it.
 
     Parameters
     ----------
@@ -124,9 +121,9 @@ def through(inputs: Sequence, times: torch.Tensor | None = None, *, periodic: bo
     Raises
     ------
     TypeError, ValueError
-        For fewer than two inputs, values that are not finite, inputs of several shapes or of none; times that are of
-        another number, not finite or do not increase. Of inputs that are loaded later, when they are; and for t beyond
-        the times.
+        For fewer than two inputs, values that are not finite, inputs without a common shape; times that are of
+        another number, not finite or do not increase; t beyond the times. Inputs that are loaded as they are needed are
+        checked then.
 
     Notes
     -----
@@ -160,33 +157,8 @@ def through(inputs: Sequence, times: torch.Tensor | None = None, *, periodic: bo
     return SplinePath(inputs, knots, bool(periodic))
 
 
-def _value_weights(t, left, right, rows):
-    """``(P, inputs)``: what each input adds to the spline's value. ``rows`` are the weights of the values at both ends
-    of the interval, then of the second derivatives there."""
-    h = (right - left)[:, None]
-    a = (right - t)[:, None] / h
-    b = 1 - a
-    return a * rows[0] + b * rows[1] + ((a**3 - a) * rows[2] + (b**3 - b) * rows[3]) * h**2 / 6
-
-
-def _slope_weights(t, left, right, rows):
-    """The same of its slope."""
-    h = (right - left)[:, None]
-    a = (right - t)[:, None] / h
-    b = 1 - a
-    return (rows[1] - rows[0]) / h + ((1 - 3 * a**2) * rows[2] + (3 * b**2 - 1) * rows[3]) * h / 6
-
-
 @functools.lru_cache(maxsize=64)
-def _second_derivatives(knots: tuple[float, ...]) -> np.ndarray:
-    """``(K, K)``: from values at the knots to the spline's second derivatives there."""
-    h, count = np.diff(knots), len(knots)
-    left, right = np.zeros((count, count)), np.zeros((count, count))
-    for n in range(1, count - 1):
-        left[n, n - 1:n + 2] = h[n - 1] / 6, (h[n - 1] + h[n]) / 3, h[n] / 6
-        right[n, n - 1:n + 2] = 1 / h[n - 1], -1 / h[n - 1] - 1 / h[n], 1 / h[n]
-    left[0, 0] = left[-1, -1] = 1.0
-    if count > 3:  # the third derivative is the same in the first two intervals, and in the last two
-        left[0, :3] = h[1], -h[0] - h[1], h[0]
-        left[-1, -3:] = h[-1], -h[-1] - h[-2], h[-2]
-    return np.linalg.solve(left, right)
+def _cubics(knots: tuple[float, ...]) -> np.ndarray:
+    """``(4, K - 1, K)``: coefficients of the cubics between K knots, from the third power of the time since the left
+    one down, that each input at the knots adds."""
+    return CubicSpline(knots, np.eye(len(knots))).c

@@ -1,4 +1,4 @@
-"""What a path is; and what every path shares: the check of its times, and its constants beside them.
+"""What a path is, and what all paths share: the check of the times, and constants on the times' device.
 
 A path is any differentiable torch function of time, ``path(t: (P,)) -> (P, *input_shape)``. Slopes are taken
 through it by forward-mode AD, so that a path of your own needs no derivative:
@@ -10,9 +10,9 @@ through it by forward-mode AD, so that a path of your own needs no derivative:
 A path that knows its slope may have a method ``slope(t: (P,)) -> (P, *input_shape)`` as well (`PathWithSlope`), which
 gives dx/dt without AD: `line`, `circle`, `circle_through` and `through` have it.
 
-The paths here are smooth (at least twice continuously differentiable), so that every kink behind them is the
-network's. Each computes in the type and on the device of ``t``; give float64, for in float32 the rounding of
-``t`` alone looks like kinks.
+The paths here are smooth (at least twice continuously differentiable), so that every kink of an output comes from the
+network. Each computes in the type and on the device of ``t``; give float64, because in float32 the rounding errors of
+``t`` alone look like kinks.
 
 - `line`, `circle`, `circle_through`: straight and round, in the space of inputs.
 - `through`: a smooth curve through inputs of your own, such as the frames of a video.

@@ -16,9 +16,10 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._pytree import tree_leaves
 
 from smpcore.arguments import home_of, refuse_training
+from smpcore.inspection.calls import Call, Interpreter
 from smpcore.inspection.elementwise_modules import ElementwiseModule, elementwise
-from smpcore.inspection.module_scope import CallNames, Opening, Scope, call_site, eagerly
-from smpcore.units import TABLE, Hinges, canonical, describe
+from smpcore.inspection.module_scope import CallNames, Scope, call_name, call_site, eagerly
+from smpcore.units import TABLE, Hinges, describe
 from smpcore.units.elementwise import ELEMENTWISE
 
 __all__ = ["Calls", "Step", "elementwise_modules", "known_layers", "steps"]
@@ -110,7 +111,7 @@ def known_layers() -> list[str]:
     return sorted(modules) + sorted({*_FUNCTIONS, *(set(TABLE) & set(ELEMENTWISE)), "flatten"})
 
 
-class Calls(Opening):
+class Calls(Interpreter):
     """Sees the calls of a model that depend on its input, elementwise modules as one call each.
 
     Parameters
@@ -126,15 +127,15 @@ class Calls(Opening):
     """
 
     def __init__(self, model: nn.Module, units, made: Callable):
-        super().__init__()
-        self.model, self.made, self.scope = model, made, Scope(model)
+        super().__init__(Scope(model))
+        self.model, self.made = model, made
         for path in units:
             module = model.get_submodule(path)
             module.forward = self._as_one(path, module.forward)
 
     def run(self, x: Tensor):
         """What the model returns."""
-        self.depends, self.counts, self.in_unit, self.place = {id(x): (x, "")}, {}, False, "model"
+        self.depends, self.names, self.in_unit, self.place = {id(x): (x, "")}, CallNames(), False, "model"
         with eagerly(), self.scope(), self:
             return self.model(x)
 
@@ -150,24 +151,22 @@ class Calls(Opening):
 
         return run
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        word, in_place = canonical(func)
-        word = _ALIASES.get(word, word)
+    def call(self, call: Call):
+        word, args, kwargs = _ALIASES.get(call.op, call.op), call.args, call.kwargs
         if self.in_unit or word in _NEITHER:
-            return func(*args, **kwargs)
+            return call.plain()
         known = any(word in each for each in (_FUNCTIONS, TABLE, _ARRANGE, _SAME, _ATTENTION))
-        inside = None if known else self.inside(func)
+        inside = None if known else self.inside(call.func)
         if inside is not None:
             return inside(*args, **kwargs)
-        if not (in_place and args and self._moves(args[0])):
-            return self._called(self.scope.path, word, args, kwargs, lambda: func(*args, **kwargs))
+        if not (call.overwrites and args and self._moves(args[0])):
+            return self._called(call.path, word, args, kwargs, call.plain)
         if args[0]._base is not None:
-            raise ValueError(f"{self.scope.path}:{word} writes into a part of another tensor, which has no rule to "
+            raise ValueError(f"{call.path}:{word} writes into a part of another tensor, which has no rule to "
                              "predict it: make a new tensor there")
         # Into a copy, written back, so that what came before is left as it was.
         target = args[0]
-        found = self._called(self.scope.path, word, args, kwargs, lambda: func(target.clone(), *args[1:], **kwargs))
+        found = self._called(call.path, word, args, kwargs, lambda: call.func(target.clone(), *args[1:], **kwargs))
         self.depends[id(target)] = target, self.depends[id(found)][1]
         return target.copy_(found)
 
@@ -180,9 +179,7 @@ class Calls(Opening):
             # Whatever does not depend on the input has its numbers.
             with unset_fake_temporarily():
                 return run()
-        self.place = f"{path}:{word}"
-        self.counts[self.place] = self.counts.get(self.place, 0) + 1
-        call = f"{self.place}#{self.counts[self.place]}"
+        self.place, call = call_name(path, word, 1), self.names.new(path, word)
         found = self.made(call, path, word, given, args, kwargs, run)
         self.depends |= {id(part): (part, call) for part in tree_leaves(found) if isinstance(part, Tensor)}
         return found

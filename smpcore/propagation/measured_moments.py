@@ -1,19 +1,22 @@
 """A trained network predicted from what each of its units does along another path of the same family.
 
-The model runs along the reference path only: there each unit's mean, variance, slope variance and gain are taken, in
-short stretches, and where a max pooling stands the covariances of its windows. On the path that is predicted nothing
-runs; what is left between the two is the Gaussian law, and how the paths differ.
+The model runs along the reference path only. What is read from it, in short overlapping stretches: of each unit's
+values and slopes the means and covariances, where a max pooling stands those of its windows, and each unit's mean
+|gain|. Switches are not looked at. On the path that is predicted nothing runs; what is left between the two is the
+Gaussian law, and how the paths differ.
 """
 
 import copy
 import itertools
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from smpcore.propagation.closed_forms.gaussian_max import leads_at, tie_rates, ties, with_zero
+from smpcore.propagation.closed_forms.gaussian_max import leads_at, leads_at_most, tie_rates, ties, with_zero
+from smpcore.propagation.closed_forms.orthant import normal_cdf
 from smpcore.propagation.closed_forms.unit_rule import hinge_rates, refuse_jumps, two_slopes
 from smpcore.propagation.layer_graph import Calls, Step, elementwise_modules
 from smpcore.propagation.path_nodes import inputs
@@ -26,43 +29,57 @@ __all__ = ["Moments", "Recorder", "predict_from_reference"]
 _NUMBERS = 1 << 23
 
 
-class Moments:
-    """Mean, variance, mean square and magnitude of slopes of each unit over time, and its mean |gain|, added up over
-    parts."""
+class Moments(NamedTuple):
+    """Of values and slopes of each unit over time, and of its gains.
 
-    def __init__(self):
-        self.whole, self.mean, self.squares, self.slopes, self.speeds, self.gains = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    Attributes
+    ----------
+    whole
+        How long.
+    means
+        ``(2, …)`` of values and of slopes.
+    squares
+        ``(3, …)`` integrals over time of deviations from these: of values squared, slopes squared, and their product.
+    gains
+        ``(m, …)`` integral of |gain|.
+    """
 
-    def add(self, weights: Tensor, before: tuple[Tensor, Tensor], gains: Tensor) -> None:
+    whole: float
+    means: Tensor
+    squares: Tensor
+    gains: Tensor
+
+    @classmethod
+    def of(cls, weights: Tensor, before: tuple[Tensor, Tensor], gains: Tensor) -> "Moments":
         """``weights (P,)`` of the times, ``before`` values and slopes ``(P, …)``, ``gains (m, P, …)``."""
-        def total(x):
-            return torch.tensordot(weights, x, ([0], [0]))
+        both = torch.stack(before)
+        weights = weights.to(both)
+        whole = float(weights.sum())
+        means = torch.einsum("p,bp...->b...", weights, both) / whole
+        squares = torch.einsum("p,bp...->b...", weights, _products(both - means[:, None]))
+        return cls(whole, means, squares, torch.einsum("p,mp...->m...", weights, gains.abs()))
 
-        values, slopes = before
-        weights = weights.to(values)
-        part = float(weights.sum())
-        mean, whole = total(values) / part, self.whole + part
-        shift = mean - self.mean
-        # Means of parts joined (T. Chan, G. Golub, R. LeVeque, 1979): no large numbers are taken from one another.
-        self.squares = self.squares + total((values - mean) ** 2) + shift**2 * (self.whole * part / whole)
-        self.mean = self.mean + shift * (part / whole)
-        self.slopes = self.slopes + total(slopes**2)
-        self.speeds = self.speeds + total(slopes.abs())
-        self.gains = self.gains + total(gains.abs().transpose(0, 1))
-        self.whole = whole
+    def join(self, other: "Moments") -> "Moments":
+        """Of both parts (T. Chan, G. Golub, R. LeVeque, 1979): no large numbers are taken from one another."""
+        whole, shift = self.whole + other.whole, other.means - self.means
+        return Moments(whole, self.means + shift * (other.whole / whole),
+                       self.squares + other.squares + _products(shift) * (self.whole * other.whole / whole),
+                       self.gains + other.gains)
 
-    @property
-    def var(self) -> Tensor:
-        return self.squares / self.whole
-
-    @property
-    def slope_var(self) -> Tensor:
-        return self.slopes / self.whole
+    def law(self) -> tuple[Tensor, ...]:
+        """Mean, variance, slope variance, covariance of value and slope, mean slope: as `hinge_rates` takes them."""
+        var, slope_var, cross = self.squares / self.whole
+        return self.means[0], var, slope_var, cross, self.means[1]
 
     @property
     def size(self) -> Tensor:
         """``(m, …)``: mean |gain|."""
         return self.gains / self.whole
+
+
+def _products(both: Tensor) -> Tensor:
+    """``(2, …)`` -> ``(3, …)``: both squared, and one times the other."""
+    return torch.stack([both[0] ** 2, both[1] ** 2, both[0] * both[1]])
 
 
 class Recorder:
@@ -125,16 +142,12 @@ class Recorder:
 # Of each pooling: windows that are looked at in one stretch, pairs of their signals that are integrated in all
 # stretches together and in each at least, and Sobol points in each of eight scrambles.
 _WINDOWS, _PAIRS, _FEWEST, _POINTS = 2048, 6400, 100, 8
-_INTERVALS = 8
+# A stretch is two neighbouring pieces of four intervals.
+_INTERVALS = 4
 
 
-def stretches(times: Tensor) -> list[Tensor]:
-    """The times in stretches of at least eight intervals, which share their ends.
-
-    Within a stretch moments count as constant, so stretches are as short as the samples can carry: over eight intervals
-    the trapezoid rule gives the variance of a signal that runs straight 3% too high (2/8²), and that of one that bends
-    less; over four it would be 12%.
-    """
+def pieces(times: Tensor) -> list[Tensor]:
+    """The times in pieces of at least four intervals, which share their ends."""
     count = max(1, (len(times) - 1) // _INTERVALS)
     ends = torch.linspace(0, len(times) - 1, count + 1).round().long().tolist()
     return [times[first:last + 1] for first, last in itertools.pairwise(ends)]
@@ -143,12 +156,19 @@ def stretches(times: Tensor) -> list[Tensor]:
 def predict_from_reference(model: nn.Module, graph: list[Step], reference, times: Tensor) -> list[tuple]:
     """``[(step, smp (m,), standard error (m,), kinks (m,))]`` for each call that can switch.
 
-    In each of the `stretches`, a unit's kinks are T λ/(σ√(2π)) exp(−μ²/2σ²) · |p − q| · E|gain|, with moments over the
-    reference there. A window of a max pooling is the maximum of its signals (`block_rules.max_pool_smp`). Behind a ReLU
-    they are the ReLU's inputs, with 0 among them; where the leader passes 0 the kink is the ReLU's.
+    Within a stretch of eight intervals, a unit's values and slopes are taken as jointly Gaussian. Its kinks are then
+    T f(θ) E[x'² | x = θ] · |p − q| · E|gain| (`unit_rule.crossings`): f the density at the hinge θ, and the slope that
+    which goes with this value, for in so short a stretch most signals run one way. A window of a max pooling is the
+    maximum of its signals (`gaussian_max`). Behind a ReLU they are the ReLU's inputs, with 0 among them; where the
+    leader passes 0 the kink is the ReLU's.
 
-    Each stretch is gone along in parts, twice where there is a pooling: for every unit's moments and gains, and then
-    for the windows that these tell to be worth it.
+    Stretches are as short as the samples can carry: over eight intervals the trapezoid rule gives the variance of a
+    signal that runs straight 3% too high (2/8²), over four it would be 12%. And they overlap by half, as a moving
+    window: side by side they would count a single crossing of a straight signal 1.38 times in the middle of a stretch
+    and 0.62 times at its ends; overlapping, between 0.997 and 1.003 times.
+
+    Each stretch is gone along in parts, once more where there is a pooling: for every unit's moments and gains, and
+    then for the windows that these tell to be worth it.
     """
     switches = {n: step for n, step in enumerate(graph) if step.switches}
     for step in switches.values():
@@ -156,46 +176,60 @@ def predict_from_reference(model: nn.Module, graph: list[Step], reference, times
             refuse_jumps(step.seen, step.name)
     recorder = Recorder(model, {step.call for step in switches.values()}, reference)
     found: dict[int, list[tuple[Tensor, ...]]] = {}
-    parted = stretches(times)
+    parted = pieces(times)
     draws = max(_FEWEST, _PAIRS // len(parted))
-    for seed, stretch in enumerate(parted if switches else ()):
-        for n, part in _of_stretch(graph, switches, recorder, stretch, draws, seed):
+    for seed, stretch in enumerate(_stretches(recorder, parted) if switches else ()):
+        for n, part in _of_stretch(graph, switches, recorder, *stretch, draws, seed):
             found.setdefault(n, []).append(part)
     return [(graph[n], sum(smp), sum(part**2 for part in error).sqrt(), sum(kinks))
             for n, (smp, error, kinks) in sorted((n, zip(*parts, strict=True)) for n, parts in found.items())]
 
 
-def _of_stretch(graph: list[Step], switches: dict[int, Step], recorder: Recorder, times: Tensor, draws: int,
-                seed: int):
+def _stretches(recorder: Recorder, parted: list[Tensor]):
+    """Times, moments of each call, and how much of the path they stand for, of every two neighbouring pieces."""
+    last = None
+    for n, piece in enumerate(parted):
+        weights, now = _weights(piece), {}
+        for here, before, gains in recorder.parts(piece):
+            for call, rows in before.items():
+                part = Moments.of(weights[here], rows, gains[call])
+                now[call] = now[call].join(part) if call in now else part
+        if last is not None:
+            # Half of each piece; the path's ends are in no other stretch.
+            own = [float(one[-1] - one[0]) * (1 if end else 0.5)
+                   for one, end in ((parted[n - 1], n == 1), (piece, n == len(parted) - 1))]
+            yield torch.cat([parted[n - 1], piece[1:]]), {call: last[call].join(now[call]) for call in now}, sum(own)
+        elif len(parted) == 1:
+            yield piece, now, float(piece[-1] - piece[0])
+        last = now
+
+
+def _weights(times: Tensor) -> Tensor:
+    """Of the trapezoid rule."""
+    return torch.nn.functional.pad(times.diff(), (1, 1)).unfold(0, 2, 1).mean(-1)
+
+
+def _of_stretch(graph: list[Step], switches: dict[int, Step], recorder: Recorder, times: Tensor,
+                seen: dict[str, Moments], duration: float, draws: int, seed: int):
     """``step, (smp, error, kinks)`` of every call that can switch, in one stretch."""
-    duration = float(times[-1] - times[0])
-    weights = torch.nn.functional.pad(times.diff(), (1, 1)).unfold(0, 2, 1).mean(-1)
-    seen = {step.call: Moments() for step in switches.values()}
-    for here, before, gains in recorder.parts(times):
-        for call, moments in seen.items():
-            moments.add(weights[here], before[call], gains[call])
+    weights = _weights(times)
     pools = {n: _Pool(graph, n, seen, draws, seed) for n, step in switches.items() if step.op == "max pool"}
     rows = recorder.passes(times, {(n, source): (source, pool.channel, pool.members.clamp(min=0))
                                    for n, pool in pools.items() if len(pool.channel) for _, source, _ in pool.looks})
     for n, step in switches.items():
         if n in pools:
             mine = {source: row for (pool, source), row in rows.items() if pool == n}
-            yield from pools[n].predicted(mine, weights / duration, duration)
+            yield from pools[n].predicted(mine, weights / weights.sum(), duration)
         elif all(n != number for pool in pools.values() for number, *_ in pool.looks):
             yield n, _elementwise(step, seen[step.call], duration)
 
 
 def _elementwise(step: Step, seen: Moments, duration: float) -> tuple[Tensor, Tensor, Tensor]:
     """Rice's formula at each hinge with each unit's own moments, times its own mean |gain|: ``(m,)`` each."""
-    unit = step.describe(seen.mean[None])
-    hinges = hinge_rates(unit, seen.mean, seen.var, seen.slope_var)
-    made = sum(rate for rate, *_ in hinges)
-    crossed = sum(rate / torch.where(bend == 0, 1.0, bend.abs()) for rate, _, bend in hinges)
+    made, number = (sum(parts) for parts in list(zip(*hinge_rates(
+        step.describe(seen.means[:1]), *seen.law()), strict=True))[:2])
     smp = duration * (seen.size * made).flatten(1).sum(-1)
-    # Within a stretch a slope may keep its sign, so its own mean magnitude is taken in place of a Gaussian's.
-    crossed = crossed * seen.speeds / torch.where(seen.slopes > 0, seen.slopes, 1.0)
-    kinks = duration * ((seen.size > 0) * crossed).flatten(1).sum(-1)
-    return smp, torch.zeros_like(smp), kinks
+    return smp, torch.zeros_like(smp), duration * ((seen.size > 0) * number).flatten(1).sum(-1)
 
 
 class _Pool:
@@ -211,13 +245,16 @@ class _Pool:
         step = graph[number]
         unit = graph[step.inputs[0]]
         self.draws, self.generator = draws, torch.Generator().manual_seed(seed)
-        moments = seen[step.call]
-        where, _ = windows(moments.mean.shape[1:], **step.settings)
+        slopes = two_slopes(unit.seen) if unit.op == "unit" else None
+        relu = slopes is not None and slopes[:2] == (1, 0)
+        mean, var, slope_var, _, drift = seen[unit.call if relu else step.call].law()
+        where, _ = windows(mean.shape[1:], **step.settings)
         check_size(step, where)
-        where, size = where.to(moments.mean.device), moments.size.flatten(2)
-        # Windows that move, and that the output notices, are drawn more often, and weighted with the inverse of their
-        # chance.
-        speed = moments.slope_var / torch.where(moments.var > 0, moments.var, torch.inf).sqrt()
+        where, size = where.to(mean.device), seen[step.call].size.flatten(2)
+        # Windows that move, behind a ReLU above 0, and that the output notices, are drawn more often, and weighted with
+        # the inverse of their chance.
+        std = torch.where(var > 0, var, torch.inf).sqrt()
+        speed = (slope_var + drift**2) / std * (normal_cdf(mean / std) if relu else 1)
         speed = (speed.flatten(1)[:, where.clamp(min=0)] * (where >= 0)).sum(-1)
         chance = (size.sum(0) * speed).flatten()
         picked = chance.nonzero()[:, 0]
@@ -228,13 +265,11 @@ class _Pool:
         self.share = 1 / share[picked]
         self.size = size.flatten(1)[:, picked] * self.share
         self.channel, self.members = picked // len(where), where[picked % len(where)]
-        slopes = two_slopes(unit.seen) if unit.op == "unit" else None
-        relu = slopes is not None and slopes[:2] == (1, 0)
         self.looks = [(number, unit.call if relu else step.call, relu)]
         self.step = size.new_ones(())
         if slopes is not None and sum(step.inputs[0] in each.inputs for each in graph) == 1:
             self.looks.append((step.inputs[0], unit.call, True))
-            above, below = (torch.as_tensor(part).to(size).flatten().expand(len(moments.mean))[self.channel]
+            above, below = (torch.as_tensor(part).to(size).flatten().expand(len(mean))[self.channel]
                             for part in unit.seen.hinges[0][1:3][::-1])
             self.step = torch.where(below >= 0, (above - below).abs(), 0.0)
 
@@ -255,29 +290,33 @@ class _Pool:
         that of being drawn, the window, strength and number of ties; None where there is nothing to draw."""
         if rows is None:
             return None
-        mean, cov, slope_cov = _moments(*rows, weights)
+        mean, drift, *covs = _moments(*rows, weights)
         leads = self.members >= 0
         if with_0:
-            mean, cov, slope_cov = with_zero(mean, cov, slope_cov)
+            mean, *covs = with_zero(mean, *covs)
+            drift = torch.nn.functional.pad(drift, (0, 1))
             leads = torch.nn.functional.pad(leads, (0, 1), value=True)
         i, j = torch.triu_indices(leads.shape[1], leads.shape[1], 1, device=mean.device)
         meant = (j == leads.shape[1] - 1) == own if with_0 else True
-        chance = tie_rates(cov, slope_cov, mean, i, j)[0] * (leads[:, i] & leads[:, j] & meant)
+        cov, slope_cov, cross = covs
+        chance = tie_rates(cov, slope_cov, mean, i, j, cross, drift)[0] * (leads[:, i] & leads[:, j] & meant)
+        # A bound that is 0 by rounding still leaves a pair its chance.
+        chance = chance * leads_at_most(cov, mean, i, j, leads).clamp(min=1e-3)
         chance = (chance * (self.size.sum(0) * (self.step if own else 1))[:, None]).flatten()
         if not bool((chance > 0).any()):
             return None
         chance = chance / chance.sum()
         picked = torch.multinomial(chance.cpu(), self.draws, replacement=True, generator=self.generator).to(mean.device)
         at, pair = picked // len(i), picked % len(i)
-        found, each = ties(cov[at], slope_cov[at], mean[at], leads[at]), torch.arange(len(at), device=mean.device)
+        found = ties(cov[at], slope_cov[at], mean[at], leads[at], cross[at], drift[at])
+        each = torch.arange(len(at), device=mean.device)
         one = found._replace(mean=found.mean[each, pair], cov=found.cov[each, pair])
-        strength, slopes = found.strength[each, pair], torch.nn.functional.pad(rows[1], (0, int(with_0)))
-        apart = slopes[:, at, i[pair]] - slopes[:, at, j[pair]]
-        number = strength * (weights @ apart.abs()) / (weights @ apart**2)
-        return leads_at(one, _POINTS).mean(0) / chance[picked], at, strength, number
+        return (leads_at(one, _POINTS).mean(0) / chance[picked], at, found.strength[each, pair],
+                found.number[each, pair])
 
 
-def _moments(values: Tensor, slopes: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Means and covariances ``(W, k[, k])`` over time."""
-    mean = torch.einsum("p,pwi->wi", weights, values)
-    return mean, *(torch.einsum("p,pwi,pwj->wij", weights, part, part) for part in (values - mean, slopes))
+def _moments(values: Tensor, slopes: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+    """Means of values and slopes ``(W, k)``; covariances ``(W, k, k)`` of values, of slopes, of slopes with values."""
+    means = [torch.einsum("p,pwi->wi", weights, part) for part in (values, slopes)]
+    x, v = values - means[0], slopes - means[1]
+    return *means, *(torch.einsum("p,pwi,pwj->wij", weights, one, other) for one, other in ((x, x), (v, v), (v, x)))

@@ -28,7 +28,7 @@ class Family:
     reason: str = ""
 
 
-def _matern(twice_nu: int, polynomial: Sequence[float]) -> Family:
+def _matern(twice_nu: int, polynomial: Sequence[float], reason: str = "") -> Family:
     """Matérn of half-integer order: r = exp(−s) Σ c_k s^k with s = √(2ν)|τ|/ℓ."""
     nu = twice_nu / 2
     scale = math.sqrt(2 * nu)
@@ -42,11 +42,7 @@ def _matern(twice_nu: int, polynomial: Sequence[float]) -> Family:
     def spectrum(omega: Tensor) -> Tensor:
         return torch.exp(log_constant - (nu + 0.5) * torch.log(2 * nu + omega**2))
 
-    return Family(covariance, spectrum, nu / (nu - 1) if nu > 1 else math.inf)
-
-
-def _rough(family: Family, reason: str) -> Family:
-    return Family(family.covariance, family.spectrum, family.slope_variance, reason)
+    return Family(covariance, spectrum, nu / (nu - 1) if nu > 1 else math.inf, reason)
 
 
 FAMILIES = {
@@ -54,9 +50,8 @@ FAMILIES = {
                   lambda w: math.sqrt(2 * math.pi) * torch.exp(-(w**2) / 2), 1.0),
     "matern72": _matern(7, (1.0, 1.0, 2 / 5, 1 / 15)),
     "matern52": _matern(5, (1.0, 1.0, 1 / 3)),
-    "matern32": _rough(_matern(3, (1.0, 1.0)), "its slope is as rough as Brownian motion, so no kink can be "
-                                               "told from it"),
-    "exponential": _rough(_matern(1, (1.0,)), "its signals have no slope anywhere"),
+    "matern32": _matern(3, (1.0, 1.0), "its slope is as rough as Brownian motion, so no kink can be told from it"),
+    "exponential": _matern(1, (1.0,), "its signals have no slope anywhere"),
     "rational_quadratic": Family(lambda s: 1 / (1 + s**2 / 2),
                                  lambda w: math.sqrt(2) * math.pi * torch.exp(-math.sqrt(2) * w.abs()), 1.0),
 }
@@ -72,7 +67,7 @@ AT_ONCE, _MOST = 1 << 22, 1 << 28
 
 
 def components(length_scale: float | Sequence[float], variance: float | Sequence[float]) -> list[tuple[float, float]]:
-    """[(length, variance)] of a mixture; a single variance is shared out equally over the lengths."""
+    """[(length, variance)] of a mixture; a single variance is divided equally among the lengths."""
     lengths = _listed("length_scale", length_scale)
     variances = _listed("variance", variance)
     if is_number(variance):

@@ -153,7 +153,7 @@ def gaussian_process(kernel: str, samples: int, duration: float, *, count: int =
     gain = (power * size).sqrt()
     omega = 2 * math.pi * torch.arange(len(power), dtype=torch.float64) * finer / (size * spacing)
     if size % 2 == 0:
-        omega[-1] = 0  # the highest harmonic of an even grid has no slope on it
+        omega[-1] = 0  # on a grid of even size the slope of the highest harmonic is 0 at every sample
     source = generator(seed)
     values, slopes = (torch.empty(count, samples, dtype=torch.float64) for _ in range(2))
     for start in range(0, count, rows := max(1, kernels.AT_ONCE // size)):
@@ -271,7 +271,7 @@ def hinges(times: Tensor, kink_times: Tensor, kink_jumps: Tensor) -> tuple[Tenso
     kind = functools.reduce(torch.promote_types, (value.dtype for value in named.values()))
     times, kink_times, kink_jumps = (value.to(kind if kind.is_floating_point else torch.float64)
                                      for value in named.values())
-    # Sorted, the slope after k kinks is a running sum: one look-up a sample, whatever the number of kinks.
+    # With the kinks sorted, the slope after the first k of them is a running sum: one look-up for each sample.
     order = kink_times.argsort(-1)
     places, jumps = kink_times.gather(-1, order), kink_jumps.gather(-1, order)
     zero = jumps.new_zeros((*jumps.shape[:-1], 1))
@@ -311,7 +311,7 @@ def hinge_signals(times: Tensor, kinks: int, *, count: int = 1, jump_std: float 
     Raises
     ------
     TypeError, ValueError
-        For times that are no tensor or do not increase, margins that leave no room, numbers out of range.
+        For times that are no tensor or do not increase, margins that leave no time between them, numbers out of range.
     """
     _check_finite("times", times)
     if times.ndim != 1 or len(times) < 2 or (times.diff() <= 0).any():

@@ -29,7 +29,7 @@ def moving_pictures(samples: int, duration: float, *, height: int, width: int, c
                     seed: int = 0, device: str | torch.device = "cpu") -> PictureSignals:
     """Smooth random pictures (a 2-D Gaussian field, RBF) that drift: neighbouring pixels with exact slopes.
 
-    Pixel (i, j) sees the field at (i + v₁t, j + v₂t). The field is a Fourier series, summed exactly at
+    Pixel (i, j) shows the field at (i + v₁t, j + v₂t). The field is a Fourier series, summed exactly at
     every position, so nothing is interpolated; its period is longer than the path.
 
     Parameters
@@ -37,7 +37,7 @@ def moving_pictures(samples: int, duration: float, *, height: int, width: int, c
     samples, duration, count, seed, device
         As in `gaussian_process`.
     height, width
-        Pixels that are looked at.
+        Pixels of each picture.
     length_scale
         Of the field, in pixels.
     velocity
@@ -68,18 +68,15 @@ def moving_pictures(samples: int, duration: float, *, height: int, width: int, c
     (rows, row_power), (columns, column_power) = axes
     amplitude = (variance * row_power[:, None] * column_power).sqrt()
     values, slopes = (torch.empty(count, samples, height, width, dtype=torch.float64) for _ in range(2))
-    pixel_rows = torch.polar(torch.ones(height, len(rows), dtype=torch.float64),
-                             torch.arange(height, dtype=torch.float64)[:, None] * rows)
-    pixel_columns = torch.polar(torch.ones(width, len(columns), dtype=torch.float64),
-                                torch.arange(width, dtype=torch.float64)[:, None] * columns)
+    pixel_rows = _turned(torch.arange(height, dtype=torch.float64)[:, None] * rows)
+    pixel_columns = _turned(torch.arange(width, dtype=torch.float64)[:, None] * columns)
     at_once = max(1, AT_ONCE // (max(height, 8) * len(columns)))
     for k in range(count):
         # The real part of independent complex amplitudes has exactly the wanted covariance.
         draw = torch.randn(2, *amplitude.shape, generator=source, dtype=torch.float64)
         field = amplitude * torch.complex(*draw)
         for part in torch.arange(samples).split(at_once):
-            down, right = (torch.polar(torch.ones(len(part), len(axis), dtype=torch.float64),
-                                       times[part, None] * speed * axis)
+            down, right = (_turned(times[part, None] * speed * axis)
                            for axis, speed in zip((rows, columns), velocity, strict=True))
             # (P, height, rows) @ (rows, columns), then (P, height, columns) @ (columns, width)
             value = _sum_series(pixel_rows, pixel_columns, down, right, field)
@@ -89,14 +86,19 @@ def moving_pictures(samples: int, duration: float, *, height: int, width: int, c
     return PictureSignals(values.to(target), slopes.to(target), times.to(target))
 
 
+def _turned(angle: Tensor) -> Tensor:
+    """exp(i · angle)."""
+    return torch.polar(torch.ones_like(angle), angle)
+
+
 def _sum_series(pixel_rows: Tensor, pixel_columns: Tensor, down: Tensor, right: Tensor, field: Tensor) -> Tensor:
     left = (pixel_rows * down[:, None]) @ field
     return ((left * right[:, None]) @ pixel_columns.T).real
 
 
 def _torus(size: int, drift: float, length: float) -> tuple[Tensor, Tensor]:
-    """Frequencies of one axis and their power: long enough not to wrap, high enough to miss nothing."""
-    # The correlation round the back of the torus is below exp(−6²/2) ≈ 1e-8; so is the power left out.
+    """Frequencies of one axis and their power: errors from the period and the highest frequency are about 1e-8."""
+    # Positions a period apart correlate by less than exp(−6²/2) ≈ 1e-8; the power left out is as small.
     around = size + drift + 6 * length
     step = 2 * math.pi / around
     check_size((2.1 * around / length) ** 2, f"a field {around:.3g} pixels long, of length_scale {length:.3g}")

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from smpcore.arguments import FUNCTION, POSITIVE, TENSOR, checked, checked_copy, with_gradients
-from smpcore.smoothing.unit_calls import flat_outputs, watched
+from smpcore.inspection.calls import watched
 from smpcore.units import Hinges, Selection
 
 __all__ = ["curvature_penalty", "expected_smp"]
@@ -103,6 +104,21 @@ def expected_smp(model: nn.Module | Callable[[Tensor], Tensor], x0: Tensor, x1: 
         total[output] = sum((gap * gain.flatten().abs()).sum() for gap, gain in zip(gaps, gains, strict=True)
                             if gain is not None)
     return 8 * total.detach() / len(x0)
+
+
+def flat_outputs(result) -> Tensor:
+    """``(N, m)``: every floating tensor that a model returned for N inputs, flattened, in order.
+
+    Raises
+    ------
+    TypeError
+        Where there is none.
+    """
+    found = [part for part in tree_leaves(result) if isinstance(part, Tensor) and part.is_floating_point()]
+    if not found:
+        raise TypeError(f"the model returns a {type(result).__name__} without a floating tensor in it: wrap it in a "
+                        "module that returns its outputs as a tensor, a tuple or a dictionary of tensors")
+    return torch.cat([part.reshape(len(part), -1) for part in found], 1)
 
 
 def _recorder(record: dict) -> Callable:

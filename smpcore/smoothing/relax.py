@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from smpcore.arguments import MODULE, TENSOR, Kind, checked, checked_copy, optional, several
-from smpcore.inspection import CallNames
-from smpcore.smoothing.penalties import curvature_penalty, expected_smp
+from smpcore.inspection.calls import Call, watched
+from smpcore.inspection.module_scope import CallNames
+from smpcore.smoothing.penalties import curvature_penalty, expected_smp, flat_outputs
 from smpcore.smoothing.soft_units import softened
-from smpcore.smoothing.unit_calls import UnitCall, flat_outputs, watched
 from smpcore.units import Selection, unfollowed
 
 __all__ = ["Relaxed", "relax"]
@@ -133,8 +133,8 @@ def relax(model: nn.Module, calibration: Tensor, *, layers: Sequence[str] | None
     sharpness = _SHARPNESS | dict(sharpness)
     x = _checked_inputs(model, calibration)
     hard = checked_copy(model, x.dtype)
-    survey = _Survey(hard, x[:2 if len(x) > 2 else 1])
-    chosen = _chosen(survey, layers)
+    sites, left = _survey(hard, x[:2 if len(x) > 2 else 1])
+    chosen = _chosen(sites, left, layers)
     before, wanted = _measured(hard, x, chosen, sharpness, _fittable(hard) if refit else [])
     soft = copy.deepcopy(hard)
     after, refitted = _softened(soft, x, chosen, wanted)
@@ -143,7 +143,7 @@ def relax(model: nn.Module, calibration: Tensor, *, layers: Sequence[str] | None
     for name, part in soft.named_parameters():
         part.requires_grad_(learnt[name])
     return Relaxed(soft, [site.name for site in chosen.values()], (after - before).square().mean(0).sqrt(),
-                   survey.left, refitted, hard, x[::-(-len(x) // (2 * _PAIRS))], before.std(0, correction=0))
+                   left, refitted, hard, x[::-(-len(x) // (2 * _PAIRS))], before.std(0, correction=0))
 
 
 @dataclass
@@ -184,57 +184,53 @@ class _Calibrated(nn.Module):
         return self.soft(*inputs) * self.scale + self.shift
 
 
-class _Survey:
+def _survey(model: nn.Module, x: Tensor) -> tuple[dict[tuple, _Site], dict[str, str]]:
     """One forward pass on a few inputs: the calls that depend on them, and what cannot be made smooth."""
+    sites, left, names = {}, {}, CallNames()
 
-    def __init__(self, model: nn.Module, x: Tensor):
-        self.sites: dict[tuple, _Site] = {}
-        self.left: dict[str, str] = {}
-        self._names = CallNames()
-        with torch.enable_grad(), watched(model, self._answer, self._beside):
-            try:
-                model(x.clone().requires_grad_().clone())
-            except (RuntimeError, TypeError, IndexError, ValueError) as error:
-                raise ValueError(f"the model does not take calibration inputs of shape {tuple(x.shape)}: "
-                                 f"{str(error).splitlines()[0][:200]}") from error
-
-    def _answer(self, call: UnitCall):
+    def answer(call: Call):
         if not call.moves:
             return call.plain()
-        name = self._names.new(call.path, call.op)
-        in_place, soft = call.in_place, None
+        name, soft = names.new(call.path, call.op), None
         try:
             seen = call.describe()
             if seen is not None:
-                if any(isinstance(part, Tensor) and part.requires_grad and not any(part is x for x in seen.inputs)
-                       for part in [*call.args, *call.kwargs.values()]):
+                if any(part.requires_grad and not any(part is x for x in seen.inputs) for part in call.tensors):
                     raise ValueError("its thresholds depend on the input")
                 soft = softened(call.op, seen, call.args, call.kwargs).to(seen.inputs[0])
         except ValueError as error:
-            self.left[name] = str(error)
+            left[name] = str(error)
         result = call.plain()
         if soft is not None:
             y = result if isinstance(result, Tensor) else result[0]
             size = y.shape[call.channels] if y.dim() > 1 else 0
-            self.sites[call.key] = _Site(name, call.path, soft, "pool" if isinstance(seen, Selection) else "activation",
-                                         call.channels, size, in_place, result is not y)
+            sites[call.key] = _Site(name, call.path, soft, "pool" if isinstance(seen, Selection) else "activation",
+                                    call.channels, size, call.in_place, result is not y)
         return result
 
-    def _beside(self, call: UnitCall):
+    def beside(call: Call):
         advice = unfollowed(call.op, call.args, call.kwargs)
         if call.moves and advice:
-            self.left[f"{call.path}:{call.op}"] = advice
+            left[call.place] = advice
+
+    with torch.enable_grad(), watched(model, answer, beside):
+        try:
+            model(x.clone().requires_grad_().clone())
+        except (RuntimeError, TypeError, IndexError, ValueError) as error:
+            raise ValueError(f"the model does not take calibration inputs of shape {tuple(x.shape)}: "
+                             f"{str(error).splitlines()[0][:200]}") from error
+    return sites, left
 
 
-def _chosen(survey: _Survey, layers: Sequence[str] | None) -> dict[tuple, _Site]:
-    names = [site.name for site in survey.sites.values()]
+def _chosen(sites: dict[tuple, _Site], left: dict[str, str], layers: Sequence[str] | None) -> dict[tuple, _Site]:
+    names = [site.name for site in sites.values()]
     layers = names if layers is None else [layers] if isinstance(layers, str) else layers
     for layer in layers:
-        if layer in survey.left:
-            raise ValueError(f"{layer} cannot be made smooth: {survey.left[layer]}")
+        if layer in left:
+            raise ValueError(f"{layer} cannot be made smooth: {left[layer]}")
         if layer not in names:
             raise ValueError(f"layers has {layer!r}, which the model does not have; it has: {', '.join(names)}")
-    return {key: site for key, site in survey.sites.items() if site.name in layers}
+    return {key: site for key, site in sites.items() if site.name in layers}
 
 
 def _fittable(model: nn.Module) -> list[str]:
@@ -290,8 +286,7 @@ def _softened(model, x, sites, wanted):
             mean, std = site.statistics(y)
             scale = torch.where((std > 0) & (site.std > 0), site.std / std, 1.0)
             site.unit = _Calibrated(site.soft, site.in_place, scale, site.mean - scale * mean)
-            y = y * scale + site.unit.shift
-            return inputs[0].copy_(y) if site.in_place else y
+            return y * scale + site.unit.shift
 
         return call.answered_by(calibrated)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smpcore.units import Hinges, Selection, Steps, describe, windows
+from smpcore.units import Hinges, adaptive_windows, arguments, describe, windows
 
 __all__ = ["LogSumExpPool1d", "LogSumExpPool2d", "LogSumExpPool3d", "SoftMaximum", "SoftUnit", "softened"]
 
@@ -205,11 +205,7 @@ class _AdaptivePool(_LogSumExpPool):
         return f"output_size={self.output_size}, {_Soft.extra_repr(self)}"
 
     def _places(self, axis, side):
-        count = self.output_size[axis] or side
-        first = torch.arange(count) * side // count
-        stop = -(-(torch.arange(count) + 1) * side // count)
-        places = first[:, None] + torch.arange(int((stop - first).max()))
-        return torch.where(places < stop[:, None], places, -1)
+        return adaptive_windows((side,), (self.output_size[axis] or side,))
 
 
 _POOLS = {"max_pool1d": LogSumExpPool1d, "max_pool2d": LogSumExpPool2d, "max_pool3d": LogSumExpPool3d}
@@ -239,27 +235,19 @@ def softened(op: str, seen, args: tuple, kwargs: dict) -> nn.Module:
     ValueError
         Where the unit's value jumps, or it bends in a way that has no smooth counterpart here.
     """
-    if isinstance(seen, Steps) or (isinstance(seen, Hinges) and seen.jumps):
+    if seen.jumps:
         raise ValueError("its value jumps, which no smooth unit follows")
     if isinstance(seen, Hinges):
         if not seen.straight and seen.kind not in ("elu", "selu", "hardswish"):
             raise ValueError("it bends between its thresholds, and has no smooth counterpart here")
         return SoftUnit(seen)
+    settings = arguments(op, args, kwargs)
     if op in _POOLS:
-        settings = dict(zip(_POOL_ARGUMENTS, args[1:], strict=False)) | {
-            key: kwargs[key] for key in _POOL_ARGUMENTS if key in kwargs}
-        return _POOLS[op](beta=1.0, **settings)
+        return _POOLS[op](beta=1.0, **{key: settings[key] for key in _POOL_ARGUMENTS if key in settings})
     if op.startswith("adaptive"):
-        return _AdaptivePool(int(op[-2]), kwargs["output_size"] if "output_size" in kwargs else args[1])
-    return _over_dimensions(seen, args, kwargs)
-
-
-def _over_dimensions(seen: Selection, args, kwargs) -> SoftMaximum:
+        return _AdaptivePool(int(op[-2]), settings["output_size"])
     if len(seen.inputs) == 2:
         return SoftMaximum(seen.sign)
-    rest = [*args[1:], None, None]
-    dim = kwargs.get("dim", kwargs.get("axis", rest[0]))
-    keepdim = kwargs.get("keepdim", kwargs.get("keepdims", rest[1])) or False
-    every = tuple(range(seen.inputs[0].dim()))
+    dim, every = settings.get("dim"), tuple(range(seen.inputs[0].dim()))
     return SoftMaximum(seen.sign, every if dim in (None, (), []) else (dim,) if isinstance(dim, int) else tuple(dim),
-                       keepdim)
+                       settings.get("keepdim", False))

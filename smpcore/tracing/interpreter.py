@@ -1,7 +1,7 @@
 """Carry the pieces of a line through one ordinary forward pass.
 
-`Carrier` is a `TorchFunctionMode`: the model runs as it is, on the one input at the stretch's left end, and
-every call on a tensor that depends on the line is told apart:
+`Carrier` is an `inspection.calls.Interpreter`: the model runs as it is, on the one input at the stretch's left end,
+and every call on a tensor that depends on the line is one of three:
 
 - *straight* (convolution, batch norm, views, sums): acts on the tangents, one row for each piece;
 - a *unit of the table* (ReLU, max pooling, …): cuts the pieces in which it switches, then picks tangents;
@@ -16,25 +16,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten
 
-from smpcore.inspection.module_scope import Opening
-from smpcore.inspection.opaque_ops import FORM_OF, TAKES_OUT
+from smpcore.inspection.calls import Interpreter
+from smpcore.inspection.operations import FORM_OF, TAKES_OUT, takes_form_alone
+from smpcore.inspection.refusals import refusal, sentence
 from smpcore.tracing.piecewise import Record, Rows, each
-from smpcore.tracing.straight_ops import (
-    ANEW,
-    HOMOGENEOUS,
-    IN_PLACE,
-    LINEAR,
-    PROPERTIES,
-    RANDOM,
-    READERS,
-    STRAIGHT,
-    Call,
-    tangents_of,
-)
+from smpcore.tracing.straight_ops import HOMOGENEOUS, LINEAR, PROPERTIES, STRAIGHT, LineCall, tangents_of
 from smpcore.tracing.unit_cuts import follow, settle, settled
-from smpcore.units.table import canonical
 
 __all__ = ["Carrier"]
 
@@ -64,11 +53,13 @@ class _Tag:
     written: int = 0
 
 
-class Carrier(Opening):
+class Carrier(Interpreter):
     """Follows every call of a model on one stretch of a line, and notes in a `Record` what it finds."""
 
+    kind_of_call = LineCall
+
     def __init__(self, record: Record):
-        super().__init__()
+        super().__init__(record.scope)
         self.record = record
 
     def start(self, tensor: Tensor, rows: Rows) -> None:
@@ -85,84 +76,57 @@ class Carrier(Opening):
             return self.record.line.constant(tensor)
         return settle(self.record, self._fresh(tensor).rows)
 
-    def __torch_function__(self, func, types_, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        leaves, spec = tree_flatten((args, kwargs))
-        name = getattr(func, "__name__", str(func))
-        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and self._depends(leaf, name)]
-        if name in FORM_OF:
+    def call(self, run: LineCall):
+        places = [i for i, leaf in enumerate(run.leaves) if isinstance(leaf, Tensor) and self._depends(leaf, run)]
+        if run.op in FORM_OF:
             places = [i for i in places if i == 0]
-        if not places or name in ANEW:
-            return func(*args, **kwargs)
-        if name == "__get__":
-            name = getattr(func.__self__, "__name__", "")
-            if name not in PROPERTIES:
-                return func(*args, **kwargs)
-        if name in READERS:
-            return func(*args, **kwargs)
-        if name != "__setitem__":
-            inside = self.inside(func)
-            if inside is not None:
-                return inside(*args, **kwargs)
-        return self._call(func, name, leaves, spec, places)
-
-    def _depends(self, tensor: Tensor, name: str) -> bool:
-        if self._tag(tensor) is not None:
-            return True
-        if tensor._base is not None and self._tag(tensor._base) is not None and name != "__get__":
-            raise ValueError(f"{self.record.scope()}:{name} reads a view of a tensor that depends on the line, but the "
-                             "view was taken before that was written into it, or by no call that is followed "
-                             "(as_subclass): take it afterwards, by indexing")
-        return False
-
-    # One call -----------------------------------------------------------------------------------------------
-
-    def _call(self, func, name, leaves, spec, places):
-        scope = self.record.scope()
-        args, kwargs = tree_unflatten(leaves, spec)
-        if name == "__set__":
-            raise ValueError(f"{scope} assigns to an attribute of a tensor (such as x.data = …), which is "
-                             "not followed: assign to a name instead")
-        if kwargs.get("out") is not None:
-            raise ValueError(f"{scope}:{name} writes into out=…, which is not followed: assign instead")
-        if name in TAKES_OUT:
-            raise ValueError(f"{scope}: the model takes numbers out of a tensor ({name}), so what it does may depend "
-                             "on the input in a way that the trace cannot see: keep them in tensors, or measure with "
-                             "smp from samples")
-        in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) \
-            or (name.startswith("__i") and name[3:].rstrip("_") in IN_PLACE)
-        op = canonical(func)[0] if name not in PROPERTIES else name
-        target = leaves[0] if in_place else None
-        if in_place and self._tag(target) is None and target._base is not None:
-            raise ValueError(
-                f"{scope}:{name} writes what depends on the line into a view of a constant tensor, which "
-                "is not followed: build the tensor with cat or stack instead")
-        if op in RANDOM and bool(args[RANDOM[op]]):
-            raise ValueError(f"{scope}:{op} is in training mode and draws random numbers, so the output is not a "
-                             "function of t: call model.eval() first")
-        inputs = [self._fresh(leaves[i]).rows for i in places]
-        run = Call(func, op, leaves, spec, places, in_place)
-        if not in_place and not any(isinstance(out, Tensor) for out in tree_flatten(run.result())[0]):
-            return run.result()
+        if not places or takes_form_alone(run.op) or run.op == "requires_grad" \
+                or (run.op == "__get__" and run.word not in PROPERTIES):
+            return run.plain()
+        inside = None if run.is_affine else self.inside(run.func)
+        if inside is not None:
+            return inside(*run.args, **run.kwargs)
+        self._refuse(run)
+        if not run.overwrites and not run.outputs:
+            return run.result  # a form, such as x.size()
+        run.places = places
+        inputs = [self._fresh(run.leaves[i]).rows for i in places]
         rows = follow(self.record, run, inputs)
         if rows is None:
             rows = self._other(run, settled(self.record, inputs))
-        return self._noted(run, rows, target)
+        return self._noted(run, rows)
 
-    def _noted(self, run, rows, target):
+    def _depends(self, tensor: Tensor, run: LineCall) -> bool:
+        if self._tag(tensor) is not None:
+            return True
+        if tensor._base is not None and self._tag(tensor._base) is not None and run.op != "__get__":
+            raise refusal("early view", run.place)
+        return False
+
+    def _refuse(self, run: LineCall) -> None:
+        """Refuse a call that no trace can follow."""
+        run.refuse_random()
+        if run.op == "__set__":
+            raise refusal("assigned", run.place)
+        if run.kwargs.get("out") is not None:
+            raise refusal("out", run.place)
+        if run.op in TAKES_OUT:
+            raise refusal("takes out", run.place)
+        if run.overwrites and self._tag(run.leaves[0]) is None and run.leaves[0]._base is not None:
+            raise refusal("constant view", run.place)
+
+    # One call -----------------------------------------------------------------------------------------------
+
+    def _noted(self, run, rows):
         """Hand the ordinary result on, its rows attached."""
-        first = run.result()
-        outputs, _ = tree_flatten(first)
-        if target is not None:
-            outputs = [target]
-        tensors = [out for out in outputs if isinstance(out, Tensor)]
-        for number, (out, found) in enumerate(zip(tensors, rows, strict=True)):
+        first = run.result
+        for number, (out, found) in enumerate(zip(run.outputs, rows, strict=True)):
             if found is None:
                 continue
             self.record.sizes.append((len(self.record.layers), out.numel()))
             # A copy: the model may write into the tensor later, a ReLU that waits must not see it.
             found.first = out.detach().clone()
-            if target is not None:
+            if run.overwrites:
                 self._written(out, found)
                 continue
             if any(out is run.leaves[i] for i in run.places):
@@ -182,24 +146,23 @@ class Carrier(Opening):
             found = tangents_of(run, inputs)
             if found is not None:
                 return [None if part is None else Rows(version, None, part) for part in found]
-            if run.floating() and ((run.name in LINEAR and run.linear())
-                                   or (run.name in HOMOGENEOUS and run.homogeneous())):
+            if run.floating() and ((run.word in LINEAR and run.linear())
+                                   or (run.word in HOMOGENEOUS and run.homogeneous())):
                 found, _ = tree_flatten(run.over([rows.tangents for rows in inputs]))
                 return [Rows(version, None, part) for part in found if isinstance(part, Tensor)]
-            if run.floating() and run.name in STRAIGHT and run.linear():
-                found = run.slopes([rows.first[None] for rows in inputs], [rows.tangents for rows in inputs],
-                                   self.record.scope())
+            if run.floating() and run.word in STRAIGHT and run.linear():
+                found = run.slopes([rows.first[None] for rows in inputs], [rows.tangents for rows in inputs])
                 return [Rows(version, None, part) for _, part in found]
         return self._looked_at(run, inputs)
 
     def _looked_at(self, run, inputs) -> list[Rows]:
         record, line = self.record, self.record.line
-        points = [run.slopes([line.at(rows, fraction) for rows in inputs], [rows.tangents for rows in inputs],
-                             record.scope()) for fraction in (_INSIDE, 0.5, 1 - _INSIDE)]
+        points = [run.slopes([line.at(rows, fraction) for rows in inputs], [rows.tangents for rows in inputs])
+                  for fraction in (_INSIDE, 0.5, 1 - _INSIDE)]
         results = []
         for (low, rise), (middle, mid_rise), (high, late_rise) in zip(*points, strict=True):
             if rise is None:
-                record.gap(f"{run.name} changes", (low != middle) | (middle != high))
+                record.gap(sentence("changes", op=run.word), (low != middle) | (middle != high))
                 results.append(Rows(line.version, None, None, middle))
                 continue
             half = each(line.lengths * (0.5 - _INSIDE), low)
@@ -207,12 +170,12 @@ class Carrier(Opening):
                             for one, two in ((low, high), (rise, late_rise)))
             bent = _any(((low + half * rise - middle).abs() > scale) | ((middle + half * mid_rise - high).abs() > scale)
                         | ((rise - mid_rise).abs() > steep) | ((rise - late_rise).abs() > steep))
-            record.gap(f"{run.name} is not straight", bent)
+            record.gap(sentence("bent", op=run.word), bent)
             half = each(line.lengths * 0.5, low) * mid_rise
             torn = _any((middle[1:] - half[1:] - middle[:-1] - half[:-1]).abs() > scale)
             no = torn.new_zeros(1)
             torn = torch.cat([torn, no]) | torch.cat([no, torn])
-            record.gap(f"{run.name} jumps in value", torn)
+            record.gap(sentence("torn", op=run.word), torn)
             broken = bool((bent | torn).any()) or any(rows.values is not None for rows in inputs)
             results.append(Rows(line.version, None, mid_rise, middle - half if broken else None))
         return results

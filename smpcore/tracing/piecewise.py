@@ -5,13 +5,13 @@ slope in t) for each piece. The values at all other knots follow by adding up ta
 why a layer that is affine costs one row of work for each piece, and not two.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from smpcore.inspection import CallNames
+from smpcore.inspection.module_scope import CallNames, Scope
 
 __all__ = ["Line", "NothingLeft", "Record", "Rows", "TooManyPieces", "each"]
 
@@ -182,7 +182,7 @@ class Record:
     line
         The pieces.
     scope
-        Gives the path of the module that is running.
+        Says which module is running.
     tolerance
         By what part of their size numbers may differ from a straight line's through rounding.
     widths
@@ -197,7 +197,7 @@ class Record:
     """
 
     line: Line
-    scope: Callable[[], str]
+    scope: Scope
     tolerance: float
     widths: Sequence[int] = ()
     room: int = 1 << 62
@@ -209,7 +209,7 @@ class Record:
     def layer(self, op: str, numbers: int) -> int:
         """The number of a new call that can switch, whose input has so many numbers."""
         self.sizes.append((len(self.layers) + 1, numbers))
-        self.layers.append(self.names.new(self.scope(), op))
+        self.layers.append(self.names.new(self.scope.path, op))
         return len(self.layers) - 1
 
     def cut(self, piece: Tensor, fraction: Tensor, layer: int | Tensor) -> Tensor | None:
@@ -232,7 +232,7 @@ class Record:
         found = torch.stack([knots[:-1][pieces], knots[1:][pieces]], 1)
         if not len(found):
             return
-        self.gaps += [(left, right, f"{self.scope()}: {reason}") for left, right in found.tolist()]
+        self.gaps += [(left, right, f"{self.scope.path}: {reason}") for left, right in found.tolist()]
         left, right = torch.tensor([gap[:2] for gap in self.gaps], dtype=torch.float64).sort(0).values.T
         # Sorted apart, the k-th left end and the one but k-th right end enclose what no gap covers.
         begin, stop = float(knots[0]), float(knots[-1])

@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from smpcore.arguments import TENSOR, Kind, check, checked_copy, choose_outputs, home_of, runs, whole
 from smpcore.inspection.module_scope import Scope, eagerly
 from smpcore.inspection.opaque_ops import hidden_switches
+from smpcore.inspection.refusals import refusal, sentence
 from smpcore.tracing.interpreter import Carrier
 from smpcore.tracing.piecewise import Line, NothingLeft, Record, Rows, TooManyPieces
 
@@ -50,7 +51,8 @@ class LineTrace:
         Whether it is proved that no kink is missing. Otherwise `gaps` says where not and why.
     gaps
         ``(t0, t1, reason)`` of every stretch in which some operation is not straight between two kinks, or in
-        which the plain model gave something else than the trace. Kinks inside a gap are not counted.
+        which the plain model gave something else than the trace. Kinks inside a gap are not counted. The reasons
+        stand in `smpcore.inspection.refusals`.
     probes
         Points of the line evaluated: the pieces carried, and the plain model's points.
     knots
@@ -276,7 +278,7 @@ class Tracer:
         """One stretch, or None where it has too many pieces."""
         knots = torch.tensor([begin, stop], dtype=torch.float64, device=self.start.device)
         line = Line(knots, self.closest)
-        record = Record(line, lambda: self.scope.path, _rounding(self.eps), self.widths, self.room)
+        record = Record(line, self.scope, _rounding(self.eps), self.widths, self.room)
         carrier = Carrier(record)
         x = self.point(begin)
         carrier.start(x, Rows(0, x.detach().clone(), self.direction[None, None]))
@@ -305,8 +307,7 @@ class Tracer:
         last = left[-1:] + slopes[-1:] * float(line.lengths[-1])
         self.probes += line.count
         if not bool(torch.isfinite(left).all() & torch.isfinite(slopes).all()):
-            raise ValueError(f"the model's output is NaN or infinite on the line between {begin:.6g} and "
-                             f"{stop:.6g} of its length")
+            raise refusal("nan line", begin=begin, stop=stop)
         return _Stretch(line.knots, line.makers, slopes, torch.cat([left, last]), record.layers, record.gaps)
 
     def blank(self, begin: float, stop: float, layers, gaps) -> _Stretch:
@@ -386,12 +387,10 @@ def _disagreements(tracer, stretches, knots, slopes, values) -> list[tuple[float
     plain = tracer.plain(at)
     ours = values[piece] + (at - knots[piece])[:, None].to(values.dtype) * slopes[piece]
     for k in ((plain - ours).abs() > allowed).any(1).nonzero()[:, 0].tolist():
-        found.append((float(knots[piece[k]]), float(knots[piece[k] + 1]),
-                      "the model gives another value here than its pieces do: it does something unseen"))
+        found.append((float(knots[piece[k]]), float(knots[piece[k] + 1]), sentence("unseen")))
     for before, after in itertools.pairwise(stretches):
         if bool(((before.values[-1] - after.values[0]).abs() > allowed).any()):
-            found.append((float(before.knots[0]), float(before.knots[-1]),
-                          "the straight continuation does not reach the model's value at the end"))
+            found.append((float(before.knots[0]), float(before.knots[-1]), sentence("apart")))
     return found
 
 

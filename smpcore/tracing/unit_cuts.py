@@ -1,12 +1,16 @@
 # ruff: noqa: SIM905  (tables of names: one word each reads better than quotes around each)
 """How each piecewise-linear unit is carried along: where it cuts the line, and which tangents go on."""
 
+import copy
+
 import torch
 from torch import Tensor
 
+from smpcore.inspection.operations import ON_NO_SIDE
+from smpcore.inspection.refusals import refusal, sentence
 from smpcore.tracing.piecewise import Record, Rows, each
-from smpcore.tracing.straight_ops import Call
-from smpcore.units.table import TABLE, UNFOLLOWED, Hinges, Selection, Steps, describe
+from smpcore.tracing.straight_ops import LineCall
+from smpcore.units.table import TABLE, UNFOLLOWED, Hinges, Selection, Steps
 
 __all__ = ["crossings", "envelope_corners", "follow", "settle", "settled", "zero_or"]
 
@@ -16,12 +20,9 @@ _COMPARISONS = frozenset("gt lt ge le eq ne greater less greater_equal less_equa
 #: Functions of one number that only rise or only fall: alike at both ends of a piece, they are so all along it.
 _MONOTONE = frozenset("signbit logical_not bool long int short floor_divide floordiv isposinf isneginf bucketize "
                       "searchsorted".split())
-# What is no floating number, yet says nothing of which side of a threshold a number is on.
-_ON_NO_SIDE = frozenset("isnan isinf isfinite".split())
 
 
-
-def follow(record: Record, run: Call, inputs: list[Rows]) -> list[Rows] | None:
+def follow(record: Record, run: LineCall, inputs: list[Rows]) -> list[Rows] | None:
     """Rows of a unit's outputs; None for a call that is not a unit of the table.
 
     Parameters
@@ -34,22 +35,21 @@ def follow(record: Record, run: Call, inputs: list[Rows]) -> list[Rows] | None:
     NothingLeft
         Where the call switches and is not followed, so that the whole stretch is a gap.
     """
-    name, alone = run.name, run.places == [0]
-    advice = UNFOLLOWED.get(name) or UNFOLLOWED.get(f"__{name}__")
-    if advice is None and name not in TABLE and name not in _ON_NO_SIDE and not run.floating():
+    name, alone = run.word, run.places == [0]
+    advice = UNFOLLOWED.get(run.op)
+    if advice is None and name not in TABLE and name not in ON_NO_SIDE and not run.floating():
         advice = UNFOLLOWED["gt"]
     if advice and any(rows.tangents is not None for rows in inputs):
-        if name in _COMPARISONS and len(run.leaves) == 2 and not run.in_place:
+        if name in _COMPARISONS and len(run.leaves) == 2 and not run.overwrites:
             return [_compare(record, run, inputs)]
         if not (alone and name in _MONOTONE):
-            record.gap(f"{name}: {advice}")
+            record.gap(sentence("switches", op=name, advice=advice))
     if name not in TABLE:
         return None
-    unit = describe(name, *run.arguments()) if alone or name not in ("clamp", "prelu") else None
-    if isinstance(unit, Hinges) and alone and unit.straight \
-            and not any(torch.as_tensor(hinge.step).any() for hinge in unit.hinges):
+    unit = run.describe() if alone or name not in ("clamp", "prelu") else None
+    if isinstance(unit, Hinges) and alone and unit.straight and not unit.jumps:
         return [_bend(record, run, unit, inputs[0])]
-    if isinstance(unit, Steps) and not run.in_place and alone:
+    if isinstance(unit, Steps) and not run.overwrites and alone:
         # Torch's own may lack a derivative, which is 0 wherever there is one.
         run.func = lambda *_, **__: unit.output(_[0] if _ else next(iter(__.values())))
     if isinstance(unit, Selection) and (alone or len(unit.inputs) > 1):
@@ -84,25 +84,26 @@ def settled(record: Record, rows: list[Rows]) -> list[Rows]:
     return [settle(record, part) for part in rows]
 
 
-def _compare(record: Record, run: Call, inputs: list[Rows]) -> Rows:
+def _compare(record: Record, run: LineCall, inputs: list[Rows]) -> Rows:
     """A comparison of two: a gap where it changes inside a piece."""
     line = record.line
     ends = [line.ends(rows) for rows in settled(record, inputs)]
-    difference = Call(torch.sub, "sub", run.leaves, run.spec, run.places, False)
+    difference = copy.copy(run)
+    difference.func = torch.sub
     left, right = (difference.over(side) for side in zip(*ends, strict=True))
     rounding = 1e-3 * record.tolerance * max(float(part.abs().amax()) for side in ends for part in side if part.numel())
     changes = ((left > rounding) & (right < -rounding)) | ((left < -rounding) & (right > rounding))
-    record.gap(f"{run.name} changes", changes)
-    return Rows(line.version, run.result(), None, run.over([line.at(rows, 0.5) for rows in inputs]))
+    record.gap(sentence("changes", op=run.word), changes)
+    return Rows(line.version, run.result, None, run.over([line.at(rows, 0.5) for rows in inputs]))
 
 
-def _bend(record: Record, run: Call, unit: Hinges, rows: Rows) -> Rows:
-    line, rows, layer = record.line, settle(record, rows), record.layer(run.name, rows.first.numel())
-    if run.name == "relu" and rows.tangents is not None and rows.values is None and not run.in_place:
+def _bend(record: Record, run: LineCall, unit: Hinges, rows: Rows) -> Rows:
+    line, rows, layer = record.line, settle(record, rows), record.layer(run.word, rows.first.numel())
+    if run.word == "relu" and rows.tangents is not None and rows.values is None and not run.overwrites:
         # It waits: a pool that reads it first, and alone, makes one unit with it.
         return Rows(rows.version, None, rows.tangents, None, (rows, layer))
     if rows.tangents is None:
-        raise ValueError(f"{record.layers[layer]} of a tensor that is not of a floating type")
+        raise refusal("whole numbers", record.layers[layer])
     for hinge in unit.hinges:
         left, right = line.ends(rows)
         record.cut(*crossings(left - hinge.at, right - hinge.at), layer)
@@ -116,14 +117,14 @@ def _bend(record: Record, run: Call, unit: Hinges, rows: Rows) -> Rows:
     return Rows(line.version, None, tangents, values)
 
 
-def _select(record: Record, run: Call, selection: Selection, inputs: list[Rows]) -> list[Rows]:
+def _select(record: Record, run: LineCall, selection: Selection, inputs: list[Rows]) -> list[Rows]:
     line, fused = record.line, None
     if len(inputs) == 1 and inputs[0].before is not None and selection.sign == 1:
         # A ReLU that waits for this pool is one unit with it.
         before, fused = inputs[0].before
         inputs = [before]
     inputs = settled(record, inputs)
-    layer = record.layer(run.name, sum(rows.first.numel() for rows in inputs))
+    layer = record.layer(run.word, sum(rows.first.numel() for rows in inputs))
     sign, table = selection.sign, selection.windows()
     explicit = any(rows.values is not None for rows in inputs)
 
@@ -183,7 +184,7 @@ def _select(record: Record, run: Call, selection: Selection, inputs: list[Rows])
     tangents = tangents.take(inside)
     if fused is not None:
         tangents = tangents * (place >= 0)
-    out = run.result()
+    out = run.result
     outs = [out] if isinstance(out, Tensor) else list(out)
     tangents = (tangents * sign if sign < 0 else tangents).reshape(-1, *outs[0].shape)
     values = None

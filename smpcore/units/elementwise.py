@@ -1,4 +1,4 @@
-"""Elementwise units: `ELEMENTWISE` describes each by the name that torch calls it by.
+"""Elementwise units: `ELEMENTWISE` describes each, under torch's name for it.
 
 An entry has the operation's own signature, and gives its thresholds with the derivative on either side of each
 (`Hinges`; a smooth unit has none), or says that its value jumps (`Steps`).
@@ -74,12 +74,12 @@ def _round(x, *, decimals=0):
 
 
 def _heaviside(x, values):
-    # torch's own has no derivative, neither forward nor backward; this one's is 0, as it should be.
+    # torch's own function has no derivative, forward or backward; here the derivative is 0, as it should be.
     return _steps("heaviside", lambda x: torch.heaviside(x, values),
                   lambda x: torch.heaviside(x.detach(), values) + 0 * x)(x)
 
 
-#: Of no threshold: they never switch, and pass moments and gains on.
+#: Units without a threshold: they never switch; predictions still need their moments and gains.
 SMOOTH = {name: _smooth(name, getattr(F, name)) for name in (
     "tanh", "sigmoid", "gelu", "silu", "mish", "softplus", "softsign", "logsigmoid", "celu", "tanhshrink")}
 

@@ -15,7 +15,7 @@ class Hinge(NamedTuple):
     Attributes
     ----------
     at
-        Where its input switches it: a number, or a tensor that broadcasts to the input.
+        The input at which the unit switches: a number, or a tensor that broadcasts to the input.
     below, above
         The unit's derivative with respect to its input on either side, at the threshold.
     step
@@ -36,7 +36,7 @@ class Hinges(NamedTuple):
     kind
         In words.
     input
-        What crosses the thresholds.
+        The tensor that crosses the thresholds.
     hinges
         The thresholds, in increasing order; none for a smooth unit.
     output
@@ -106,10 +106,8 @@ class Selection(NamedTuple):
     best: Callable[[Tensor], tuple[Tensor, Tensor]]
     windows: Callable[[], Tensor]
 
-    @property
-    def jumps(self) -> bool:
-        """Whether the value jumps: never."""
-        return False
+    #: Whether the value jumps: never.
+    jumps = False
 
     def rows(self, parts: list[Tensor]) -> Tensor:
         """The sources of n calls at once: from inputs ``(n, *shape)`` each to ``(n * rows, places)``."""
@@ -143,10 +141,8 @@ class Steps(NamedTuple):
     def inputs(self) -> tuple[Tensor, ...]:
         return (self.input,)
 
-    @property
-    def jumps(self) -> bool:
-        """Whether the value jumps: always."""
-        return True
+    #: Whether the value jumps: always.
+    jumps = True
 
 
 def moves(tensor: Tensor) -> bool:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from smpcore.units.kinds import Selection
 
-__all__ = ["SELECTIONS", "windows"]
+__all__ = ["SELECTIONS", "adaptive_windows", "windows"]
 
 
 def windows(sides, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False) -> tuple[Tensor, tuple[int, ...]]:
@@ -45,7 +45,8 @@ def windows(sides, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=Fa
     return _product(axes, sides), tuple(outer)
 
 
-def _adaptive_windows(sides, outer) -> Tensor:
+def adaptive_windows(sides, outer) -> Tensor:
+    """The places in each window, -1 beyond it, of an adaptive pooling of a map of ``sides`` to one of ``outer``."""
     axes = []
     for side, count in zip(sides, outer, strict=True):
         number = torch.arange(count)
@@ -65,8 +66,8 @@ def _product(axes, sides) -> Tensor:
     return torch.where(valid, table, -1)
 
 
-def _each(value, count: int) -> tuple[int, ...]:
-    return (value,) * count if isinstance(value, int) else tuple(value) * (count // len(value))
+def _each(value, count: int) -> tuple:
+    return (value,) * count if isinstance(value, int | None) else tuple(value) * (count // len(value))
 
 
 def _pooling(x, dimensions, operation, table, return_indices) -> Selection:
@@ -98,15 +99,11 @@ def _adaptive(dimensions):
 
     def entry(input, output_size, return_indices=False):
         outer = [side if size is None else size for side, size
-                 in zip(input.shape[-dimensions:], _sizes(output_size, dimensions), strict=True)]
+                 in zip(input.shape[-dimensions:], _each(output_size, dimensions), strict=True)]
         return _pooling(input, dimensions, lambda x: with_indices(x, output_size),
-                        lambda sides: _adaptive_windows(sides, outer), return_indices)
+                        lambda sides: adaptive_windows(sides, outer), return_indices)
 
     return entry
-
-
-def _sizes(size, count):
-    return [size] * count if isinstance(size, int | None) else list(size) * (count // len(size))
 
 
 def _largest(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,12 +161,8 @@ def _tensor_like(value, other):
 
 
 SELECTIONS = {
-    "max_pool1d": _pool(1),
-    "max_pool2d": _pool(2),
-    "max_pool3d": _pool(3),
-    "adaptive_max_pool1d": _adaptive(1),
-    "adaptive_max_pool2d": _adaptive(2),
-    "adaptive_max_pool3d": _adaptive(3),
+    **{f"max_pool{n}d": _pool(n) for n in (1, 2, 3)},
+    **{f"adaptive_max_pool{n}d": _adaptive(n) for n in (1, 2, 3)},
     "maximum": _two("maximum", 1, torch.maximum),
     "minimum": _two("minimum", -1, torch.minimum),
     "fmax": _two("maximum", 1, torch.fmax),

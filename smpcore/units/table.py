@@ -1,17 +1,17 @@
 """Every unit that can switch: one table, from the call of an operation to where and how it switches.
 
-A *unit* is one number that an operation computes. It *switches* where its slope with respect to its inputs
-jumps. `TABLE` has one entry for each operation, under the name by which torch calls it (`relu` stands for the
-module, the function, the tensor method and their in-place kin alike): a function with the operation's own
+A *unit* is one number that an operation computes. It *switches* where its derivative with respect to its inputs
+jumps, or its value. `TABLE` has one entry for each operation, under torch's name for it (`relu` stands for the
+module, the function, the tensor method and their in-place forms alike): a function with the operation's own
 signature that describes the call as one of three things.
 
-- `Hinges`: elementwise, with a slope below and above each threshold (ReLU, clamp, absolute value, …).
+- `Hinges`: elementwise, with a derivative below and above each threshold (ReLU, clamp, absolute value, …).
 - `Selection`: the largest or smallest of several candidates (pooling, maximum, amax, …).
 - `Steps`: elementwise, its *value* jumps (sign, rounding, …).
 
 `ELEMENTWISE` has the first and the last of these (a smooth unit has no thresholds), `SELECTIONS` the second; a unit
-of your own is entered with `entry`. `UNFOLLOWED` names what switches and is not followed: a result that depends on it
-is refused, by name.
+of your own is entered with `entry`. `smpcore.units.unfollowed` lists operations that switch and are not followed: a
+measurement of a result that depends on one is refused, with the operation's name.
 """
 
 import functools
@@ -25,58 +25,18 @@ from torch.nn import functional as F
 from smpcore.units.elementwise import ELEMENTWISE, SMOOTH
 from smpcore.units.kinds import Hinge, Hinges, Selection, Steps, moves
 from smpcore.units.selection import SELECTIONS
+from smpcore.units.unfollowed import KERNELS, UNFOLLOWED, is_smooth_norm, unfollowed
 
-__all__ = ["TABLE", "UNFOLLOWED", "Hinge", "Hinges", "Selection", "Steps", "Unit", "canonical", "describe", "entry",
-           "in_place", "moves", "switching", "unfollowed"]
+__all__ = ["TABLE", "UNFOLLOWED", "Hinge", "Hinges", "Selection", "Steps", "Unit", "arguments", "canonical", "describe",
+           "entry", "in_place", "moves", "switching", "unfollowed"]
 
 TABLE: dict[str, Callable] = ELEMENTWISE | SELECTIONS
-
-#: What switches and is not followed, and what would do instead.
-UNFOLLOWED = dict.fromkeys(
-    ("sort", "argsort", "msort", "topk", "median", "nanmedian", "kthvalue", "mode", "quantile", "nanquantile"),
-    "its order switches: use amax, amin or maximum, which are followed, or measure with smp from samples")
-UNFOLLOWED |= dict.fromkeys(
-    ("cummax", "cummin", "argmax", "argmin", "aminmax", "fractional_max_pool2d", "fractional_max_pool3d",
-     "segment_reduce", "scatter_reduce", "index_reduce", "norm", "vector_norm", "linalg_vector_norm",
-     "l1_loss", "cdist",
-     "pairwise_distance", "dist", "renorm"),
-    "its selection is not followed: write it with abs, amax, amin or maximum, or measure with smp from samples")
-UNFOLLOWED |= dict.fromkeys(
-    ("gt", "lt", "ge", "le", "eq", "ne", "greater", "less", "greater_equal", "less_equal", "not_equal", "__gt__",
-     "__lt__", "__ge__", "__le__", "__eq__", "__ne__", "isclose", "signbit", "logical_not", "nonzero", "bucketize",
-     "searchsorted", "histc", "long", "int", "short", "bool", "byte", "char", "remainder", "fmod", "__mod__",
-     "floor_divide", "__floordiv__", "isposinf", "isneginf", "unique"),
-    "a mask or an index that switches is not followed: write it with relu, clamp, abs or maximum, or measure "
-    "with smp from samples")
-
-
-#: Kernels of torch's that switch, under names that are neither in `TABLE` nor in `UNFOLLOWED`.
-_KERNELS = frozenset((
-    "_prelu_kernel", "rrelu_with_noise", "copysign", "angle", "special_i0e", "special_i1e", "multi_margin_loss",
-    "multilabel_margin_loss_forward", "fake_quantize_per_tensor_affine_cachemask",
-    "fake_quantize_per_channel_affine_cachemask", "quantize_per_tensor", "_cdist_forward", "_pdist_forward"))
-#: Where the order stands among the arguments of a norm: only those of order 0, 1 and infinity select.
-_ORDER_AT = {"norm": 1, "vector_norm": 1, "linalg_vector_norm": 1, "renorm": 1, "cdist": 2, "pairwise_distance": 2,
-             "dist": 2, "_cdist_forward": 2, "_pdist_forward": 1}
-
-
-def unfollowed(name: str, args: tuple, kwargs: dict) -> str | None:
-    """What would do instead of a call that switches and is not followed; None for any other call."""
-    return None if _is_smooth_norm(name, args, kwargs) else UNFOLLOWED.get(name)
-
 
 def switching(name: str, args: tuple = (), kwargs: dict | None = None) -> bool:
     """Whether a call, or a kernel of torch's, can switch: one of `TABLE`, of `UNFOLLOWED`, or of those named here."""
     name = _ALIASES.get(name, name)
-    known = name in UNFOLLOWED or name in _KERNELS or (name in TABLE and name not in SMOOTH)
-    return known and not _is_smooth_norm(name, args, kwargs or {})
-
-
-def _is_smooth_norm(name: str, args: tuple, kwargs: dict) -> bool:
-    if name not in _ORDER_AT:
-        return False
-    order = kwargs.get("p", kwargs.get("ord", args[_ORDER_AT[name]] if len(args) > _ORDER_AT[name] else 2))
-    return not isinstance(order, int | float) or 1 < order < float("inf")
+    known = name in UNFOLLOWED or name in KERNELS or (name in TABLE and name not in SMOOTH)
+    return known and not is_smooth_norm(name, args, kwargs or {})
 
 
 def canonical(func: Callable) -> tuple[str, bool]:
@@ -94,12 +54,9 @@ def canonical(func: Callable) -> tuple[str, bool]:
 
 
 _DUNDER = {"__abs__": "abs"}
-_ALIASES = {"clip": "clamp", "absolute": "abs", "fabs": "abs", "max_pool1d_with_indices": "max_pool1d",
-            "max_pool2d_with_indices": "max_pool2d", "max_pool3d_with_indices": "max_pool3d",
-            "adaptive_max_pool1d_with_indices": "adaptive_max_pool1d",
-            "adaptive_max_pool2d_with_indices": "adaptive_max_pool2d",
-            "adaptive_max_pool3d_with_indices": "adaptive_max_pool3d", "fix": "trunc", "sgn": "sign",
-            "log_sigmoid": "logsigmoid", "special_expit": "sigmoid"}
+_ALIASES = {"clip": "clamp", "absolute": "abs", "fabs": "abs", "fix": "trunc", "sgn": "sign",
+            "log_sigmoid": "logsigmoid", "special_expit": "sigmoid"} | {
+                f"{name}_with_indices": name for name in SELECTIONS if "pool" in name}
 
 
 # By what other names torch's functions take their arguments.
@@ -107,21 +64,21 @@ _ARGUMENTS = {"self": "input", "x": "input", "axis": "dim", "keepdims": "keepdim
 
 
 def describe(name: str, args: tuple, kwargs: dict, smooth: bool = False) -> Hinges | Selection | Steps | None:
-    """What one call of an operation of `TABLE` can do; None where it cannot switch.
+    """Describe one call of an operation of `TABLE`; None where it cannot switch.
 
     Parameters
     ----------
     name
         As `canonical` gives it.
     args, kwargs
-        As the model gave them.
+        The arguments that the model gave.
     smooth
         Describe smooth units as well, as `Hinges` without thresholds.
 
     Raises
     ------
     ValueError
-        For a call that switches in a way that is not followed, with the way round.
+        For a call that switches in a way that is not followed; the message says what to use instead.
     """
     kwargs = {_ARGUMENTS.get(key, key): value for key, value in kwargs.items() if key not in ("inplace", "out")}
     if "input" in kwargs:
@@ -130,12 +87,20 @@ def describe(name: str, args: tuple, kwargs: dict, smooth: bool = False) -> Hing
     return None if isinstance(found, Hinges) and not found.hinges and not smooth else found
 
 
+def arguments(name: str, args: tuple, kwargs: dict) -> dict:
+    """The arguments of a call of an operation of `TABLE`, by the names that its entry gives them."""
+    named = {_ARGUMENTS.get(key, key): value for key, value in kwargs.items()}
+    return dict(zip(_parameters(TABLE[name]), args, strict=False)) | named
+
+
+@functools.cache
+def _parameters(description: Callable) -> list[str]:
+    return list(inspect.signature(description).parameters)
+
+
 def in_place(name: str, args: tuple, kwargs: dict) -> bool:
     """Whether the arguments of a call of an operation of `TABLE` say that it writes its result into its input."""
-    if "inplace" in kwargs:
-        return bool(kwargs["inplace"])
-    names = list(inspect.signature(TABLE[name]).parameters)
-    return "inplace" in names and args[names.index("inplace"):][:1] == (True,)
+    return arguments(name, args, kwargs).get("inplace") is True
 
 
 def entry(description: Callable[..., Hinges | Steps]) -> Callable[..., Tensor]:

@@ -21,7 +21,7 @@ def test_names_stand_for_devices(name, found):
 
 @pytest.mark.parametrize("wrong", [0, None, ["cpu"]])
 def test_what_is_not_a_name_is_refused(wrong):
-    with pytest.raises(TypeError, match=f"a name such as 'auto', 'cpu' or 'cuda:1', not {type(wrong).__name__}"):
+    with pytest.raises(TypeError, match=r"device = .*: it must be a name such as 'auto', 'cpu' or 'cuda:1'"):
         device.resolve(wrong)
 
 

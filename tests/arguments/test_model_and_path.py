@@ -61,7 +61,7 @@ class Two(nn.Module):
 
 
 @pytest.mark.parametrize(("model", "words"), [
-    (Asserts(), r"AssertionError at .*test_checks.py:\d+, raise AssertionError"),
+    (Asserts(), r"AssertionError at .*test_model_and_path.py:\d+, raise AssertionError"),
     (Two(), r"takes 2 inputs \(image, mask\): a wrapper with one tensor is wanted"),
     (lambda x, y: x + y, r"takes 2 inputs \(x, y\)"),
     (lambda x: {}["nothing"], "does not run on inputs .*nothing"),

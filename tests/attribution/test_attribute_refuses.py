@@ -128,6 +128,7 @@ BAD = {
     "dlpack": (lambda: lambda x: x + torch.relu(torch.from_dlpack(x)), LINE, TIMES, {}, ValueError,
                "DLPack"),
     "a copy into data": (lambda: _copies, LINE, TIMES, {}, ValueError, "a write into .data"),
+    "a leaf written into": (lambda: _leaf, LINE, TIMES, {}, ValueError, "model:copy runs by itself and fails where"),
     "no copy": (lambda: _uncopied(), LINE, TIMES, {}, ValueError, "cannot be copied"),
 }
 
@@ -150,6 +151,12 @@ def _copies(x):
     held = torch.empty_like(x)
     held.data.copy_(x)
     return torch.relu(held)
+
+
+def _leaf(x):
+    leaf = torch.zeros_like(x, requires_grad=True)
+    leaf.copy_(x)
+    return torch.relu(leaf)
 
 
 def _sometimes(x):

@@ -150,7 +150,7 @@ def test_a_model_is_made_smooth(folder):
     (["why", "mine:build", "--walk", "frames/000.png"], "the model does not run on inputs of shape"),
     (["why", "mine:build", "--walk", "frames/000.png", "--box", "1,2"], "box = '1,2': write 4 numbers with commas"),
     (["why", "mine:build", "--walk", "frames/000.png", "--pan", "a,b"], "pan = 'a,b': write 2 numbers with commas"),
-    (["why", "mine:build", "--walk", "mine:walk", "--fps", "0"], "fps = 0: it must be above 0"),
+    (["why", "mine:build", "--walk", "mine:walk", "--fps", "0"], "fps = 0.0: it must be a number above 0"),
     (["why", "mine:build", "--walk", "mine:walk", "--outputs", "0,x"], "outputs = '0,x': write numbers"),
     (["why", "mine:build", "--walk", "mine:walk", "--outputs", "7"], "outputs = '7': there are outputs 0 to 1"),
     (["why", "mine:two", "--walk", "mine:walk", "--outputs", "where"], "'where': the model returns place, sure"),

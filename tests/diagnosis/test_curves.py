@@ -48,7 +48,7 @@ def test_measures_that_depend_on_the_rate_are_given_at_three():
     (np.zeros((3, 50)), 30.0, r"a curve of shape \(3, 50\): \(N,\) with at least 40 samples"),
     (np.arange(39.0), 30.0, "at least 40 samples"),
     (np.ones(50), 30.0, "the curve is constant"),
-    (np.arange(50.0), 0.0, "rate = 0.0: it must be above 0"),
+    (np.arange(50.0), 0.0, "rate = 0.0: it must be a number above 0"),
     (np.full(50, np.nan), 30.0, "the signal is nan at index 0"),
 ])
 def test_what_is_refused(signal, rate, says):

@@ -10,8 +10,6 @@ import pytest
 import torch
 
 from smpcore import forensics, smp
-from smpcore.experiments import regressors
-from smpcore.experiments.regressors import Recipe, train
 from smpcore.forensics import __main__ as command
 from smpcore.forensics.classifier import (
     HEADS,
@@ -29,7 +27,8 @@ from smpcore.forensics.classifier import (
 from smpcore.forensics.features import FEATURES, curve_features
 from smpcore.forensics.training import PATHS, recipes, watch
 from smpcore.metric import ValueJumpWarning
-from smpcore.models import mlp, reference_cnn, reference_line
+from smpcore.models import mlp, reference_cnn, reference_line, regressors
+from smpcore.models.regressors import Recipe, train
 from smpcore.paths import circle, line
 
 pytestmark = pytest.mark.numeric
@@ -66,9 +65,9 @@ WALK = np.random.default_rng(1).standard_normal(2001).cumsum()
 
 
 @pytest.mark.parametrize(("curve", "verdict", "reason"), [
-    (kinked_curve(), "kinked", "gathered in kinks"),
-    (np.abs((TIMES * 3) % 1 - 0.5), "kinked", "gathered in kinks"),
-    (SMOOTH, "smooth", "no kinks to speak of"),
+    (kinked_curve(), "kinked", "concentrated in kinks"),
+    (np.abs((TIMES * 3) % 1 - 0.5), "kinked", "concentrated in kinks"),
+    (SMOOTH, "smooth", "hardly any kinks"),
     (ONE_KINK[0.1], "cannot tell", "a few kinks stand out"),
     (ONE_KINK[0.02], "cannot tell", "a few kinks stand out"),
     (WALK.cumsum(), "cannot tell", "bending grows as the step shrinks"),

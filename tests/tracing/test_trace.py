@@ -251,7 +251,8 @@ def _assigned(x):
     (lambda x: F.grid_sample(x.view(-1, 1, 1, 3), x.new_zeros(len(x), 1, 1, 2), align_corners=False).flatten(1),
      "cannot be followed along a line"),
     (_assigned, "assigns to an attribute"),
-], ids=["branch", "float", "numpy", "view", "nan", "dropout", "out", "batch", "no derivative", "data"])
+    (lambda x: x + (4 * x).long().relu(), "model:relu of a tensor that is not of a floating type"),
+], ids=["branch", "float", "numpy", "view", "nan", "dropout", "out", "batch", "no derivative", "data", "whole numbers"])
 def test_models_that_cannot_be_traced_are_refused_in_a_sentence(model, words):
     with pytest.raises((ValueError, TypeError), match=words):
         trace_line(model, torch.tensor([-1.0, 2.0, 0.5]), torch.tensor([1.0, -2.0, 1.0]))

@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from smpcore.propagation.closed_forms import checks
-from smpcore.propagation.closed_forms.orthant import SCRAMBLES, STILL, orthant
-from smpcore.propagation.closed_forms.unit_rule import crossing_number, crossing_rate
+from smpcore.propagation.closed_forms.orthant import SCRAMBLES, STILL, normal_cdf, orthant
+from smpcore.propagation.closed_forms.unit_rule import crossings
 
-__all__ = ["LARGEST", "MaxPoolSmp", "Ties", "leads_at", "max_pool_estimate", "tie_rates", "ties", "with_zero"]
+__all__ = ["LARGEST", "MaxPoolSmp", "Ties", "leads_at", "leads_at_most", "max_pool_estimate", "tie_rates", "ties",
+           "with_zero"]
 
 LARGEST = 16
 # Sobol points in each scramble: first try, growth, last; and the relative error that is enough.
@@ -129,20 +130,34 @@ class Ties(NamedTuple):
     cov: Tensor
 
 
-def tie_rates(cov: Tensor, slope_cov: Tensor, mean: Tensor, i: Tensor, j: Tensor, cross: Tensor | None = None):
-    """Σ|jump of slope| per unit of t over ties of signals i and j ``(..., pairs)``: Var(d' | d = 0) f_d(0).
+def tie_rates(cov: Tensor, slope_cov: Tensor, mean: Tensor, i: Tensor, j: Tensor, cross: Tensor | None = None,
+              drift: Tensor | None = None):
+    """Σ|jump of slope| per unit of t over ties of signals i and j ``(..., pairs)``: E[d'² | d = 0] f_d(0).
 
-    d is their difference. Without ``cross``, E[x'_i x_j], its slope counts as independent of its value; so it is for
-    the sum over a stationary window's pairs (see `block_rules.max_pool_smp`). Gives the number of ties and the variance
-    of d as well, 1 where the two never differ.
+    d is their difference. Without ``cross``, Cov(x'_i, x_j), its slope counts as independent of its value; so it is for
+    the sum over a stationary window's pairs (see `block_rules.max_pool_smp`). ``drift`` ``(..., k)`` are the means of
+    slopes that are not 0. Gives the number of ties and the variance of d as well, 1 where the two never differ.
     """
     apart, turn = _between(cov, i, j), _between(slope_cov, i, j)
     live = apart > STILL * (cov[..., i, i] + cov[..., j, j])
     variance = torch.where(live, apart, 1.0)
-    if cross is not None:
-        turn = (turn - _between(cross, i, j) ** 2 / variance).clamp(min=0)
-    rate = torch.where(live, crossing_rate(mean[..., i] - mean[..., j], variance, turn), 0.0)
-    return rate, crossing_number(rate, turn), variance
+    found = crossings(mean[..., j] - mean[..., i], variance, turn, None if cross is None else _between(cross, i, j),
+                      None if drift is None else drift[..., i] - drift[..., j])
+    return *(torch.where(live, part, 0.0) for part in found), variance
+
+
+def leads_at_most(cov: Tensor, mean: Tensor, i: Tensor, j: Tensor, leads: Tensor) -> Tensor:
+    """An upper bound of P(no other is above signals i and j | tie), ``(..., pairs)``: the least over the others one by
+    one."""
+    apart = _between(cov, i, j)
+    other, first = torch.broadcast_tensors(torch.arange(cov.shape[-1], device=cov.device)[:, None], i)
+    across = cov[..., i] - cov[..., j] - (cov[..., i, i] - cov[..., i, j])[..., None, :]
+    share = across / torch.where(apart > 0, apart, 1.0)[..., None, :]
+    above = mean[..., None] - mean[..., None, i] - share * (mean[..., i] - mean[..., j])[..., None, :]
+    var = (_between(cov, other, first) - share * across).clamp(min=0)
+    bound = torch.where(var > 0, normal_cdf(-above / torch.where(var > 0, var, 1.0).sqrt()), 1.0 * (above <= 0))
+    free = (other == i) | (other == j) | ~leads[..., None]
+    return torch.where(free, 1.0, bound).amin(-2)
 
 
 def _between(moment: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -155,20 +170,21 @@ def _spread(cov: Tensor) -> Tensor:
     return _between(cov, each[:, None], each[None])
 
 
-def ties(cov: Tensor, slope_cov: Tensor, mean: Tensor, leads: Tensor, cross: Tensor | None = None) -> Ties:
+def ties(cov: Tensor, slope_cov: Tensor, mean: Tensor, leads: Tensor, cross: Tensor | None = None,
+         drift: Tensor | None = None) -> Ties:
     """All pairs of windows ``(..., k[, k])``: new kinks are Σ strength · P(all others below the two | tie).
 
     ``leads`` ``(..., k)`` is False for signals that are not there or never lead. Zero takes part as one more signal, of
-    variance 0 (`with_zero`).
+    variance 0 (`with_zero`). ``cross`` and ``drift`` as in `tie_rates`.
     """
     unit = torch.diagonal(cov, dim1=-2, dim2=-1).detach().amax(-1).sqrt()
     unit = torch.where(unit > 0, unit, 1.0)[..., None]
     cov, slope_cov, cross = (None if part is None else part / unit[..., None] ** 2 for part in (cov, slope_cov, cross))
-    mean, k = mean / unit, mean.shape[-1]
+    mean, drift, k = mean / unit, None if drift is None else drift / unit, mean.shape[-1]
     i, j = torch.triu_indices(k, k, 1, device=mean.device)
     everyone = torch.arange(k, device=mean.device).expand(len(i), k)
     others = everyone[(everyone != i[:, None]) & (everyone != j[:, None])].reshape(len(i), max(k - 2, 0))
-    strength, number, variance = tie_rates(cov, slope_cov, mean, i, j, cross)
+    strength, number, variance = tie_rates(cov, slope_cov, mean, i, j, cross, drift)
     # u_l = x_l − x_i given x_i − x_j = 0, by Gaussian conditioning.
     first, second = i[:, None], j[:, None]
     own, toward = cov[..., i, i][..., None], cov[..., others, first]

@@ -17,8 +17,8 @@ from torch import Tensor
 from smpcore.propagation.closed_forms.orthant import legendre
 from smpcore.units import Hinges
 
-__all__ = ["TwoSlopes", "between_hinges", "crossing_number", "crossing_rate", "hinge_rates", "levels",
-           "mean_derivative", "refuse_jumps", "two_slopes"]
+__all__ = ["TwoSlopes", "between_hinges", "crossings", "hinge_rates", "levels", "mean_derivative", "refuse_jumps",
+           "two_slopes"]
 
 # Standard deviations beyond which a Gaussian value is not looked for, and nodes between two hinges.
 _FAR, _NODES = 8.0, 64
@@ -34,30 +34,37 @@ class TwoSlopes(NamedTuple):
     square_step: float
 
 
-def crossing_rate(level: Tensor, var: Tensor, slope_var: Tensor) -> Tensor:
-    """Σ|slope| per unit of t over a signal's crossings of ``level``, measured from its mean: λ φ(level/σ)/σ."""
-    return slope_var * torch.exp(-(level**2) / (2 * var)) / (2 * math.pi * var).sqrt()
+def crossings(level: Tensor, var: Tensor, slope_var: Tensor, cross=None, drift=None) -> tuple[Tensor, Tensor]:
+    """Σ|slope| and number, per unit of t, of a signal's crossings of ``level``, which is measured from its mean.
 
-
-def crossing_number(rate: Tensor, slope_var: Tensor) -> Tensor:
-    """How many crossings per unit of t there are, from their Σ|slope| where the slope there is Gaussian of mean 0.
-
-    Σ|slope| is density · E[x'²], their number density · E|x'| (S. O. Rice, 1944/45); E|x'| = √(2λ/π).
+    Density at the level times E[x'²] and E|x'| there (S. O. Rice, 1944/45), values and slopes jointly Gaussian. A
+    stationary signal's slope has mean 0 and does not depend on its value; that of one which is not has the mean
+    ``drift`` and the covariance ``cross`` with the value, so at the level the mean drift + (cross/σ²) level and the
+    variance λ − cross²/σ², λ = ``slope_var``.
     """
-    return rate * (2 / (math.pi * torch.where(slope_var > 0, slope_var, 1.0))).sqrt()
+    density = torch.exp(-(level**2) / (2 * var)) / (2 * math.pi * var).sqrt()
+    if cross is None:
+        return density * slope_var, density * (2 / math.pi * slope_var).sqrt()
+    mean, left = (0.0 if drift is None else drift) + cross / var * level, (slope_var - cross**2 / var).clamp(min=0)
+    std = left.sqrt()
+    ratio = mean / torch.where(std > 0, std, 1.0)
+    magnitude = std * math.sqrt(2 / math.pi) * torch.exp(-(ratio**2) / 2) + mean * torch.erf(ratio / math.sqrt(2))
+    return density * (mean**2 + left), density * torch.where(std > 0, magnitude, mean.abs())
 
 
-def hinge_rates(seen: Hinges, mean: Tensor, var: Tensor, slope_var: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Of each hinge: SMP made per unit of t, the threshold, and the step of the derivative; in the signals' shape.
+def hinge_rates(seen: Hinges, mean: Tensor, var: Tensor, slope_var: Tensor, cross=None, drift=None) -> list[tuple]:
+    """Of each hinge: SMP made and number of kinks per unit of t, the threshold, and the step of the derivative; in the
+    signals' shape.
 
-    A signal that never moves makes none.
+    A signal that never moves makes none; ``cross`` and ``drift`` as in `crossings`.
     """
-    moves = (var > 0) & (slope_var > 0)
+    moves = var > 0
     found = []
     for hinge in seen.hinges:
         at, below, above = (torch.as_tensor(part).to(mean).expand(mean.shape) for part in hinge[:3])
-        rate = crossing_rate(at - mean, torch.where(moves, var, 1.0), slope_var)
-        found.append((torch.where(moves, (above - below).abs() * rate, 0.0), at, above - below))
+        rate, number = crossings(at - mean, torch.where(moves, var, 1.0), slope_var, cross, drift)
+        found.append((torch.where(moves, (above - below).abs() * rate, 0.0),
+                      torch.where(moves & (above != below), number, 0.0), at, above - below))
     return found
 
 

@@ -38,7 +38,7 @@ def unit(layer, statistics: Statistics) -> Statistics | None:
     mean, var, slope_var = (part.reshape(statistics.shape) for part in
                             (statistics.mean, statistics.var, statistics.slope_var))
     made = tuple(fresh(statistics.duration * rate.flatten(), _alike(statistics, at.flatten(), step.flatten()))
-                 for rate, at, step in hinge_rates(seen, mean, var, slope_var))
+                 for rate, _, at, step in hinge_rates(seen, mean, var, slope_var))
     passed = mean_derivative(seen, mean, var).flatten()
     old = matched(tuple(each.gated(gate) for each in statistics.kinks), passed * statistics.smp)
     return described(statistics, old, made, y, gate * slopes, statistics.shape)

@@ -7,30 +7,21 @@ import torch
 from torch import Tensor
 
 from smpcore.propagation.closed_forms.unit_rule import between_hinges, levels, refuse_jumps, two_slopes
-from smpcore.propagation.random_weights.sampling import drawn, paired
+from smpcore.propagation.random_weights.sampling import as_many, drawn, moments_of, once, paired, pulled
 from smpcore.propagation.random_weights.second_moments import (
     Field,
-    both_above,
     crossing_rate,
     diagonal,
     two_slope_field,
 )
 from smpcore.propagation.random_weights.stage import Stage
 
-__all__ = ["by_quadrature", "gated", "through", "unit"]
+__all__ = ["by_quadrature", "through", "unit"]
 
 # Positions whose quadrature is done at once.
 _AT_ONCE = 1 << 13
 # Hermite polynomials whose correlations between positions are summed.
 _ORDERS = 48
-
-
-def gated(gain: Tensor, gate: Tensor) -> Tensor:
-    """Squared gains before an elementwise unit, by its mean squared derivative, ``(R, P, N)`` or of pairs."""
-    if gain.dim() == gate.dim():
-        return gain * gate
-    own = diagonal(gain) * diagonal(gate)
-    return torch.diag_embed(own) if gain.dim() == 4 else own
 
 
 def through(step, count: int, values: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -46,7 +37,7 @@ def through(step, count: int, values: Tensor, slopes: Tensor) -> tuple[Tensor, T
 
 
 def by_quadrature(step, field: Field) -> tuple[list[Tensor], Tensor]:
-    """Moments behind a unit of a Gaussian field, and the mean square of its derivative, or of pairs.
+    """Moments behind a unit of a Gaussian field, and the mean square ``(R, P, N)`` of its derivative.
 
     Given a = u the slope is Gaussian of mean X u/K and variance S − X²/K. For pairs of positions see `_of_pairs`.
     """
@@ -72,12 +63,11 @@ def by_quadrature(step, field: Field) -> tuple[list[Tensor], Tensor]:
     flat = [diagonal(moment).flatten()[:, None].expand(-1, step.channels).split(_AT_ONCE)
             for moment in field.moments()]
     found = torch.cat([some(*parts) for parts in zip(*flat, strict=True)], 1).unflatten(1, field.value.shape[:3])
-    *moments, passed = _of_pairs(field, found[:4], found[4:]) if field.pairs else found
-    return moments, passed
+    return list(_of_pairs(field, found[:4], found[4:]) if field.pairs else found[:3]), found[3]
 
 
 def _of_pairs(field: Field, own: Tensor, parts: Tensor) -> Tensor:
-    """``(4, R, P, N, N)``: E[y_p y_q], E[y'_p y'_q], E[y'_p y_q], E[g'_p g'_q] behind a unit y = g(a).
+    """``(3, R, P, N, N)``: E[y_p y_q], E[y'_p y'_q], E[y'_p y_q] behind a unit y = g(a).
 
     For Gaussian values of correlation ρ, E[f(a_p) h(a_q)] = Σ_k f_k h_k ρ^k (F. G. Mehler, 1866), where f_k = E[f h_k]
     of the Hermite polynomials; and those of g' are √(k + 1) g_{k+1}/σ. The value moment is a function of K_pp, K_qq and
@@ -89,7 +79,7 @@ def _of_pairs(field: Field, own: Tensor, parts: Tensor) -> Tensor:
     Parameters
     ----------
     own, parts
-        ``(4, R, P, N)``, the four at p = q, and ``(K, R, P, N)``, g_k.
+        ``(4, R, P, N)``, the three at p = q and E[g'_p²], and ``(K, R, P, N)``, g_k.
     """
     value, slope, cross = field.moments()
     root = torch.where(diagonal(value) > 0, diagonal(value), 1.0).sqrt()
@@ -107,19 +97,16 @@ def _of_pairs(field: Field, own: Tensor, parts: Tensor) -> Tensor:
             total.mul_(correlation).addcmul_(left[..., :, None], right[..., None, :])
         return total
 
-    def left_over(square: Tensor, part: Tensor) -> Tensor:
-        # Higher orders: where a derivative steps, squares fall as k^(−3/2), and this is the mean of ρ^k over them.
-        x = -count * correlation.clamp(min=1e-300).log()
-        rest = (square - (part**2).sum(0)).clamp(min=0).sqrt()
-        return rest[..., :, None] * rest[..., None, :] * (torch.exp(-x) - (math.pi * x).sqrt() * torch.erfc(x.sqrt()))
-
+    # Of E[g'g'] higher orders as well: where g' steps, its squares fall as k^(−3/2), and this is the mean of ρ^k.
+    x = -count * correlation.clamp(min=1e-300).log()
+    rest = (own[3] - (first**2).sum(0)).clamp(min=0).sqrt()
+    higher = rest[..., :, None] * rest[..., None, :] * (torch.exp(-x) - (math.pi * x).sqrt() * torch.erfc(x.sqrt()))
     ends = diagonal(cross)[..., :, None], diagonal(cross)[..., None, :]
-    gates, bends, turns = joint(first, first) + left_over(own[3], first), joint(second, second), joint(third, first)
+    gates, bends, turns = joint(first, first) + higher, joint(second, second), joint(third, first)
     slopes = (gates * slope + bends * (cross * cross.mT + ends[0] * ends[1]) + turns * ends[0] * cross.mT
               + turns.mT * ends[1] * cross)
-    found = torch.stack([joint(plain, plain), slopes,
-                         gates * cross + joint(second, plain) * ends[0], gates])
-    found.diagonal(dim1=-2, dim2=-1).copy_(own)
+    found = torch.stack([joint(plain, plain), slopes, gates * cross + joint(second, plain) * ends[0]])
+    found.diagonal(dim1=-2, dim2=-1).copy_(own[:3])
     return found
 
 
@@ -138,37 +125,28 @@ def unit(step, fields, run) -> Stage:
             made = made.unflatten(2, (gaussian.value.shape[1], -1)).mean(3)
         return ((run.at, run.at, made),) if step.seen.hinges else ()
 
-    def pull(passed):
-        def to_inputs(gain):
-            if field.given is not None:
-                run.passed_on[field.given.step] = through(step, field.channels, *field.draw())[2], gain
-            return [gated(gain, passed)]
+    passing = once(lambda: through(step, field.channels, *field.draw()))
+    draw = once(lambda: passing()[:2])
+    derivative = passing()[2] if run.joint else None
 
-        return to_inputs
+    def pull(passed):
+        return lambda gain: pulled(gain, lambda squares: squares * passed,
+                                   lambda draws: as_many(draws, derivative.shape[2]) * derivative)
 
     if field.gaussian and slopes is not None:
-        def draw():
-            return through(step, field.channels, *field.draw())[:2]
-
         if run.pool_behind():
             # Only the leader's crossings are seen, and only its slope counts: the pooling does both, from draws.
             return Stage(replace(field, gaussian=False, draw=draw, before=field), lambda gain: [gain])
         behind = replace(two_slope_field(field, slopes.product, slopes.square_step), draw=draw)
-        gate = slopes.product + slopes.square_step * both_above(field)
-        return Stage(behind, pull(gate), rates(field))
-    if field.draw is None:
+        return Stage(behind, pull(slopes.product + slopes.square_step / 2), rates(field))
+    if not field.roots:
         raise ValueError(f"{step.name} acts on the inputs themselves: a linear or convolutional layer has to come "
                          "before it")
-    if field.gaussian and field.given is None and (not field.pairs or step.channels == 1):
+    if field.gaussian and not run.joint and (not field.pairs or step.channels == 1):
         moments, passed = by_quadrature(step, field)
-
-        def later():
-            return through(step, field.channels, *field.draw())[:2]
-
-        behind = Field(*moments, field.channels, field.sides, field.flat, draw=later, roots=field.roots)
-        return Stage(behind, lambda gain: [gated(gain, passed)], rates(field))
-    values, rising = field.draw()
-    y, rising, gate = through(step, field.channels, values, rising)
+        behind = Field(*moments, field.channels, field.sides, field.flat, draw=draw, roots=field.roots)
+        return Stage(behind, pull(passed), rates(field))
+    values, (y, rising, gate) = field.draw()[0], passing()
     if field.gaussian:
         made = rates(field)
     elif slopes is not None and run.pool_before():
@@ -181,8 +159,8 @@ def unit(step, fields, run) -> Stage:
         what = "that is neither Gaussian nor positive" if slopes is not None else "that is not Gaussian"
         raise ValueError(f"{step.name} stands behind a map {what}: a linear or convolutional layer, or batch norm, has "
                          "to come before it")
-    passed = gate.mT @ gate / gate.shape[2] if field.pairs else (gate**2).mean(2)
-    if field.core is not None:
+    passed = (gate**2).mean(2)
+    if field.core is not None and not run.joint:
         # What is added passes a gain back only where it is not 0, as behind a ReLU; there this unit is on more often.
         alive = (paired(field.core.draw(), field.rest())[1][0] != 0).to(gate)
         squares = (gate**2).expand(alive.shape[:2] + gate.shape[2:])
@@ -191,4 +169,12 @@ def unit(step, fields, run) -> Stage:
         even = torch.as_tensor(0.0 if slopes is None else (slopes.above**2 + slopes.below**2) / 2).to(gate)
         run.on_with_rest[step.inputs[0]] = ((squares * alive).mean(2) / alive.mean(2).clamp(min=1e-12) / apart,
                                             torch.ones_like(apart) if slopes is None else even / apart)
-    return Stage(drawn(field, y, rising), pull(passed), made)
+    behind = drawn(field, y, rising)
+    if field.gaussian:
+        # As likely as its mirror image: with both, squares below and above 0 sum to what is known.
+        *mirrored, other = through(step, field.channels, *(-part for part in field.draw()))
+        both = zip(behind.moments(), moments_of(*mirrored, field.pairs), strict=True)
+        moments = [(one + two) / 2 for one, two in both]
+        behind, passed = replace(behind, value=moments[0], slope=moments[1], cross=moments[2]), (
+            passed + (other**2).mean(2)) / 2
+    return Stage(behind, pull(passed), made)

@@ -8,7 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from smpcore.inspection.module_scope import call_site
-from smpcore.propagation.random_weights.sampling import REPLICATES, paired, sampler
+from smpcore.propagation.random_weights.sampling import (
+    REPLICATES,
+    as_many,
+    draws_for,
+    matched,
+    normal,
+    once,
+    paired,
+    pulled,
+    sampled,
+)
 from smpcore.propagation.random_weights.second_moments import (
     Field,
     adjoint,
@@ -60,18 +70,21 @@ def linear(step, fields, run) -> Stage:
     total = [diagonal(moment).sum(-1)[..., None] * field.channels * power for moment in field.moments()]
     behind = Field(total[0] + _mean_square(step, "bias"), total[1], total[2], out, (), gaussian=True,
                    roots=frozenset([call_site(step.name)]))
-    shape = field.positions
+    shape, seed = field.positions, run.next_seed()
 
     def pull(gain):
-        alike = power * out * diagonal(gain)
-        alike = alike.expand(*alike.shape[:2], shape)
-        return [torch.diag_embed(alike) if gain.dim() == 4 else alike]
+        return pulled(gain, lambda squares: (power * out * squares).expand(*squares.shape[:2], shape),
+                      lambda draws: normal(1.0, (REPLICATES, 1, draws_for(shape, True), shape), seed, draws))
 
-    return Stage(_drawable(behind, run), pull)
+    return Stage(sampled(behind, run.next_seed()), pull)
 
 
 def conv(step, fields, run) -> Stage:
-    """K'(p, q) = σ_w² (C/groups) Σ_δ K(p + δ, q + δ) + σ_b²; backward its transpose, C' for C."""
+    """K'(p, q) = σ_w² (C/groups) Σ_δ K(p + δ, q + δ) + σ_b²; backward its transpose, C' for C.
+
+    Where maps are drawn, these are so many channels of a network with the same moments, its weights drawn anew; and
+    gains backward by weights of their own, for they count as independent of what is in front of them.
+    """
     field, power, groups = fields[0], _mean_square(step, "weight"), step.settings.get("groups", 1)
     if not field.sides or field.flat:
         raise ValueError(f"{step.name} needs a map with sides, and gets features")
@@ -91,64 +104,86 @@ def conv(step, fields, run) -> Stage:
                        given=None, roots=frozenset([call_site(step.name)]))
     behind = shift(behind, _mean_square(step, "bias"))
     positions, backward = field.positions, power * channels / groups
+    convolve = functools.partial(_convolved, padded=padded, around=around, kernel=kernel, stride=stride,
+                                 dilation=dilation)
+    if run.joint and field.roots and is_depthwise(step):
+        return _depthwise(step, field, behind, run, apply, convolve)
+    if not run.joint:
+        behind = sampled(behind, run.next_seed())
+    seeds = run.next_seed(), run.next_seed(), run.next_seed()
+
+    def draw():
+        parts, many = field.draw(), draws_for(behind.positions, True)
+        before = parts[0].shape[2]
+        weights = normal(forward / before, (REPLICATES * many, before, *kernel), seeds[0], field.value)
+        values, slopes = (convolve(part.expand(REPLICATES, *part.shape[1:]), weights) for part in parts)
+        biases = normal(_mean_square(step, "bias"), (REPLICATES, 1, many, 1), seeds[1], field.value)
+        return matched(values + biases, diagonal(behind.value)), matched(slopes, diagonal(behind.slope))
+
+    def before(gain):
+        count, many = gain.shape[2], draws_for(positions, True)
+        weights = normal(1 / count, (REPLICATES * count, many, *kernel), seeds[2], gain)
+        return adjoint(lambda part: convolve(part, weights), positions, gain, many)
 
     def pull(gain):
-        return [backward * adjoint(apply, positions, gain)]
+        return pulled(gain, lambda squares: backward * adjoint(apply, positions, squares), before)
 
-    if field.draw is None or not is_depthwise(step):
-        return Stage(_drawable(behind, run), pull)
-
-    def convolve(part, weights):
-        part = padded(part, 3).unflatten(3, around).transpose(0, 1).flatten(1, 2)
-        each = getattr(nn.functional, f"conv{len(kernel)}d")(part, weights, None, stride, 0, dilation,
-                                                             part.shape[1] // weights.shape[1])
-        return each.flatten(2).unflatten(1, (REPLICATES, -1)).transpose(0, 1)
-
-    return _depthwise(step, field, behind, run, pull, apply, convolve)
+    return Stage(replace(behind, draw=once(draw)) if run.joint else behind, pull)
 
 
-def _depthwise(step, field: Field, behind: Field, run, pull, apply, convolve) -> Stage:
+def _convolved(draws: Tensor, weights: Tensor, *, padded, around, kernel, stride, dilation) -> Tensor:
+    """Draws ``(R, P, M, N)`` by weights ``(R M', M/groups, *kernel)`` of each replicate's own."""
+    if weights.shape[1] == 1 and len(weights) == draws.shape[0] * draws.shape[2]:
+        # One channel each: quicker tap by tap than by torch's convolution in double precision.
+        taps, _ = conv_map(kernel, around, stride, dilation)
+        each = weights.reshape(draws.shape[0], 1, draws.shape[2], -1).expand(*draws.shape[:3], -1)
+        return taps(padded(draws, 3).flatten(1, 2), each.flatten(1, 2)).unflatten(1, draws.shape[1:3])
+    part = padded(draws, 3).unflatten(3, around).transpose(0, 1).flatten(1, 2)
+    found = getattr(nn.functional, f"conv{len(kernel)}d")(part, weights, None, stride, 0, dilation,
+                                                          part.shape[1] // weights.shape[1])
+    return found.flatten(2).unflatten(1, (REPLICATES, -1)).transpose(0, 1)
+
+
+def _depthwise(step, field: Field, behind: Field, run, apply, convolve) -> Stage:
     """A convolution of which each channel reads few others, whose size is its own.
 
     Over draws of the weights its output is Gaussian given what it reads: the moments given each draw of that,
     K = σ_w² Σ x², are kept, since a mean over channels of rates, which go with √K, is not the rate of the mean K. A
-    gain to what it reads is a sum of few as well, so its mean magnitude is taken of draws: the same weights' transpose,
-    on Gaussian gains behind the next unit, times that unit's derivatives.
+    gain to what it reads is a sum of few as well, so draws of gains pass through the same weights' transpose.
 
-    ``pull`` and ``apply`` are those of any convolution, ``convolve(draws, weights)`` takes weights of their own for
-    each draw.
+    ``apply`` is that of any convolution, ``convolve(draws, weights)`` takes weights of their own for each draw.
     """
     weight, groups, power, bias = (step.settings["weight"], step.settings["groups"], _mean_square(step, "weight"),
                                    _mean_square(step, "bias"))
-    few, several, at = weight.shape[1], step.shape[0] // groups, run.at
+    few, several = weight.shape[1], step.shape[0] // groups
     values, slopes = (part[:, :, :part.shape[2] // few * few] for part in field.draw())
-    count, generator = values.shape[2] // few, torch.Generator().manual_seed(run.next_seed())
-
-    def normal(square, *shape):
-        return math.sqrt(square) * torch.randn(shape, generator=generator, dtype=torch.float64).to(values)
-
-    weights = normal(power, REPLICATES * count * several, *weight.shape[1:])
-    biases = normal(bias, REPLICATES, 1, count * several, 1)
+    count = values.shape[2] // few
+    weights = normal(power, (REPLICATES * count * several, *weight.shape[1:]), run.next_seed(), values)
+    biases = normal(bias, (REPLICATES, 1, count * several, 1), run.next_seed(), values)
 
     def given(one, other):
         return power * apply((one * other).unflatten(2, (count, few)).sum(3).flatten(1, 2))
 
-    each = Field(given(values, values) + bias, given(slopes, slopes), given(slopes, values), 1, behind.sides, step=at)
-
-    def pull_apart(gain):
-        (alone,) = pull(gain)
-        drawn = run.gains_behind(at, gain, count * several)
-        found = adjoint(lambda part: convolve(part, weights), field.positions, drawn, count * few)
-        square = several * power * adjoint(apply, field.positions, (drawn**2).flatten(1, 2)).unflatten(
-            1, drawn.shape[1:3]).mean(2).clamp(min=1e-300)
-        shares = (found**2).mean(2) / square, math.pi / 2 * found.abs().mean(2)**2 / square
-        return [tuple(alone * (share if alone.dim() == 3 else (share[..., None] * share[..., None, :]).sqrt())
-                      for share in shares)]
-
+    # One row for each draw, scaled to the mean that is known.
+    rows = [given(one, other).unflatten(1, (-1, count)) for one, other in (
+        (values, values), (slopes, slopes), (slopes, values))]
+    known = behind.value - bias, behind.slope
+    scale = [(square / part.mean(2).clamp(min=1e-300)).clamp(min=0)[:, :, None]
+             for square, part in zip(map(diagonal, known), rows[:2], strict=True)]
+    value, slope, cross = ((part * by).flatten(1, 2) for part, by in zip(
+        rows, [*scale, (scale[0] * scale[1]).sqrt()], strict=True))
+    each = Field(value + bias, slope, cross, 1, behind.sides)
     # Where all that a unit reads is 0, its derivative is that on the side to which its weights take it from there.
     least = 1e-9 * field.value.mean().sqrt()
-    draw = functools.cache(lambda: (convolve(values + least, weights) + biases, convolve(slopes, weights)))
-    return Stage(replace(behind, draw=draw, given=each), pull_apart)
+    drawn = (matched(convolve(values + least, weights) + biases, diagonal(behind.value)),
+             matched(convolve(slopes, weights), diagonal(behind.slope)))
+
+    def pull(gain):
+        return pulled(gain, lambda squares: several * power * adjoint(apply, field.positions, squares),
+                      lambda draws: adjoint(lambda part: convolve(part, weights), field.positions,
+                                            as_many(draws, count * several), count * few))
+
+    return Stage(replace(behind, draw=once(lambda: drawn), given=each), pull)
 
 
 # Channels in a group up to which a convolution's output has a scale of its own in every channel.
@@ -188,16 +223,18 @@ def pad(step, fields, run) -> Stage:
 def _moved(field: Field, apply, sides, run, across=None) -> Stage:
     """Behind a linear map of positions, the same for values and slopes of every channel."""
     def drawn(draw):
-        return None if draw is None else lambda: tuple(apply(part, 3) for part in draw())
+        return None if draw is None else once(lambda: tuple(apply(part, 3) for part in draw()))
 
-    core = None if field.core is None else field.core.map(apply, across, sides=sides)
+    core = None if field.core is None else field.core.map(apply, across, sides=sides, draw=drawn(field.core.draw))
     behind = field.map(apply, across, sides=sides, core=core, draw=drawn(field.draw), rest=drawn(field.rest),
                        before=None, given=None)
-    return Stage(behind, lambda gain: [adjoint(apply, field.positions, gain)])
 
+    def pull(gain):
+        if gain.dim() == 3:
+            return [adjoint(apply, field.positions, gain)]
+        return [adjoint(lambda part: apply(part, 3), field.positions, gain, gain.shape[2])]
 
-def _drawable(field: Field, run) -> Field:
-    return replace(field, draw=sampler(field, run.next_seed()))
+    return Stage(behind, pull)
 
 
 def batch_norm(step, fields, run) -> Stage:
@@ -216,23 +253,19 @@ def batch_norm(step, fields, run) -> Stage:
                          "a linear or convolutional layer may have means or biases")
     behind = scaled(field, power, offset, core=None if field.core is None else scaled(field.core, power), before=None,
                     given=None if field.given is None else scaled(field.given, power, offset))
-    if field.gaussian and field.given is None:
-        behind = _drawable(behind, run)
-    else:
-        draw = _times(field.draw, math.sqrt(power), offset, run.next_seed())
-        behind = replace(behind, draw=draw, rest=_times(field.rest, math.sqrt(power)))
-    return Stage(behind, lambda behind_gain: [power * behind_gain])
+    behind = replace(behind, draw=_times(field.draw, math.sqrt(power), offset, run.next_seed()),
+                     rest=_times(field.rest, math.sqrt(power)))
+    return Stage(behind, lambda gain: [(power if gain.dim() == 3 else math.sqrt(power)) * gain])
 
 
 def _times(draw, factor: float, offset: float = 0.0, seed: int = 0):
     """Draws times a factor, and a constant of the mean square ``offset`` added to each channel's values."""
     def scaled_draws():
         values, slopes = draw()
-        white = torch.randn(values.shape[0], 1, values.shape[2], 1, generator=torch.Generator().manual_seed(seed),
-                            dtype=torch.float64)
-        return factor * values + math.sqrt(offset) * white.to(values), factor * slopes
+        return (factor * values + normal(offset, (values.shape[0], 1, values.shape[2], 1), seed, values),
+                factor * slopes)
 
-    return None if draw is None else functools.cache(scaled_draws)
+    return None if draw is None else once(scaled_draws)
 
 
 def residual_sum(step, fields, run) -> Stage:
@@ -251,19 +284,19 @@ def residual_sum(step, fields, run) -> Stage:
             return added(one.across(offset), other.across(offset))
     behind = Field(*added(one.moments(), other.moments()), one.channels, one.sides, one.flat, across=across,
                    roots=one.roots | other.roots)
+    both = once(lambda: added(*paired(one.draw(), other.draw())))
     if one.gaussian and other.gaussian:
-        behind = _drawable(replace(behind, gaussian=True), run)
+        behind = replace(behind, gaussian=True, draw=both)
     else:
         core, rest = (one, other) if one.gaussian else (other, one)
-        behind = replace(behind, core=core, rest=rest.draw, draw=lambda: added(*paired(core.draw(), rest.draw())))
+        behind = replace(behind, core=core, rest=rest.draw, draw=both)
     at = run.at
 
     def pull(gain):
         more = run.on_with_rest.get(at)
         if more is None:
             return [gain, gain]
-        to_rest = tuple(gain * part if gain.dim() == 3 else gain * (part[..., None] * part[..., None, :]).sqrt()
-                        for part in more)
+        to_rest = tuple(gain * part for part in more)
         return [gain, to_rest] if one.gaussian else [to_rest, gain]
 
     return Stage(behind, pull)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from smpcore.propagation.closed_forms.gaussian_max import LARGEST, Ties, leads_at, ties, with_zero
 from smpcore.propagation.closed_forms.unit_rule import TwoSlopes, two_slopes
 from smpcore.propagation.random_weights.elementwise import through
-from smpcore.propagation.random_weights.sampling import REPLICATES, drawn, windows_drawn
-from smpcore.propagation.random_weights.second_moments import Field, diagonal
+from smpcore.propagation.random_weights.sampling import REPLICATES, as_many, drawn, windows_drawn
+from smpcore.propagation.random_weights.second_moments import Field
 from smpcore.propagation.random_weights.stage import Stage
 from smpcore.units import windows
 
@@ -50,7 +50,7 @@ def max_pool(step, fields, run) -> Stage:
     at = run.at if behind is None else behind
     rates = ((run.at, at, swaps), *([] if unit is None else [(unit, at, crossings)]))
     index, missing = where.clamp(min=0), where < 0
-    if field.pairs:
+    if field.pairs or run.joint:
         values, slopes = (part[..., index] for part in field.draw())
     else:
         values, slopes = windows_drawn(source.within(where), run.next_seed())
@@ -62,19 +62,16 @@ def max_pool(step, fields, run) -> Stage:
     above, below = (1.0, 1.0) if before is None else slopes_of[:2]
     passed = torch.where(pooled > 0, above, below).to(pooled)
     # How often each member wins each window (R, P, W, k), weighted.
-    share, squared = (pooled.new_zeros(*values.shape[:2], *where.shape).scatter_add_(
-        3, member.transpose(2, 3), weight.transpose(2, 3).contiguous()) / values.shape[2]
-        for weight in (passed, passed**2))
-    positions = field.positions
+    squared = pooled.new_zeros(*values.shape[:2], *where.shape).scatter_add_(
+        3, member.transpose(2, 3), (passed**2).transpose(2, 3).contiguous()) / values.shape[2]
+    winner = index.expand(values.shape).gather(-1, member[..., None])[..., 0] if run.joint else None
 
     def pull(gain: Tensor) -> list[Tensor]:
-        spread = squared * diagonal(gain)[..., None]
-        own = spread.new_zeros(*spread.shape[:2], positions).index_add_(2, index.flatten(), spread.flatten(2))
+        spread = squared * gain[..., None] if gain.dim() == 3 else as_many(gain, passed.shape[2]) * passed
+        to = spread.new_zeros(*spread.shape[:2], *([] if gain.dim() == 3 else [spread.shape[2]]), field.positions)
         if gain.dim() == 3:
-            return [own]
-        whole = share.new_zeros(*share.shape[:3], positions).scatter_add_(3, index.expand(share.shape), share)
-        across = whole.mT @ gain @ whole
-        return [across - torch.diag_embed(torch.diagonal(across, dim1=-2, dim2=-1)) + torch.diag_embed(own)]
+            return [to.index_add_(2, index.flatten(), spread.flatten(2))]
+        return [to.scatter_add_(3, winner, spread)]
 
     return Stage(result, pull, rates)
 

@@ -11,8 +11,8 @@ from smpcore.propagation.layer_graph import Step
 from smpcore.propagation.random_weights import linear
 from smpcore.propagation.random_weights.elementwise import unit
 from smpcore.propagation.random_weights.max_pool import max_pool
-from smpcore.propagation.random_weights.sampling import REPLICATES, amplitudes, draws_for
-from smpcore.propagation.random_weights.second_moments import Field, diagonal, shifted
+from smpcore.propagation.random_weights.sampling import REPLICATES, as_many, draws_for, matched, normal
+from smpcore.propagation.random_weights.second_moments import Field, shifted
 from smpcore.propagation.random_weights.stage import Stage
 
 __all__ = ["STAGES", "LayerRates", "walk"]
@@ -64,21 +64,13 @@ class Run:
         # Of a sum of a Gaussian map and another: the mean squared derivative of the unit behind, over its mean, where
         # the other is not 0, and where it is.
         self.on_with_rest: dict[int, tuple[Tensor, Tensor]] = {}
-        # Of a depthwise convolution: draws of the derivative of the unit behind it, and the squared gains behind that.
-        self.passed_on: dict[int, tuple[Tensor, Tensor]] = {}
+        # Whether whole maps and gains are drawn.
+        self.joint = _gains_meet(steps)
         self.users = [[n for n, step in enumerate(steps) if at in step.inputs] for at in range(len(steps))]
 
     def next_seed(self) -> int:
         self.draws += 1
         return 7919 * self.draws
-
-    def gains_behind(self, at: int, gain: Tensor, count: int) -> Tensor:
-        """``(R, P, count, N)``: gains behind a depthwise convolution, drawn; through the unit there, if there is one.
-
-        They are those to the channels of the next layer, many, and so Gaussian before the unit's derivative.
-        """
-        derivative, behind = self.passed_on.pop(at, (1.0, gain))
-        return amplitudes(behind, count, self.next_seed()) * derivative
 
     def pool_behind(self) -> bool:
         """Whether a max pooling alone reads this step."""
@@ -111,9 +103,6 @@ def carried(steps: list[Step]) -> list[int]:
         for each in steps[n].inputs:
             needed[each] = max(needed[each], before(steps[n], needed[n]))
     sizes = [_positions(step) for step in steps]
-    if _gains_meet(steps):
-        # Gains of different positions meet: every unit's joint gate is needed.
-        needed = [_ALL if size > 1 else level for level, size in zip(needed, sizes, strict=True)]
     for step, level, size in zip(steps, needed, sizes, strict=True):
         if level == _ALL and size > _LARGEST:
             raise ValueError(f"behind {step.name} the moments of all pairs of {size} positions are needed: more than "
@@ -146,8 +135,10 @@ def walk(steps: list[Step], inputs: tuple[Tensor, Tensor]) -> list[LayerRates]:
     sizes = [_positions(step) for step in steps]
     largest = max(size**2 if level == _ALL else size for size, level in zip(sizes, needed, strict=True))
     at_once = max(1, _ROOM // (8 * largest), min(8, _MOST // (8 * largest)))
-    if any(step.op in ("max pool", "sum") or linear.is_depthwise(step) for step in steps):
-        at_once = min(at_once, max(1, _DRAWN // (8 * REPLICATES * max(size * draws_for(size) for size in sizes))))
+    joint = _gains_meet(steps)
+    if joint or any(step.op in ("max pool", "sum") for step in steps):
+        drawn = max(size * draws_for(size, joint) for size in sizes)
+        at_once = min(at_once, max(1, _DRAWN // (8 * REPLICATES * drawn)))
     parts = []
     for start in range(0, len(inputs[0]), at_once):
         values, slopes = (part[start:start + at_once] for part in inputs)
@@ -173,7 +164,7 @@ def _first(values: Tensor, slopes: Tensor, pairs: bool) -> Field:
     moments = across((0,) * len(sides))
     if pairs:
         moments = [(flat[one].mT @ flat[other] / channels)[None] for one, other in ((0, 0), (1, 1), (1, 0))]
-    return Field(*moments, channels, tuple(sides), across=across)
+    return Field(*moments, channels, tuple(sides), across=across, draw=lambda: tuple(part[None] for part in flat))
 
 
 def _once(steps: list[Step], needed: list[int], first: Field) -> list[LayerRates]:
@@ -195,37 +186,54 @@ def _once(steps: list[Step], needed: list[int], first: Field) -> list[LayerRates
             given = [fields[each] if level == _ALL else fields[each].own() for each in step.inputs]
             stages[n] = STAGES[step.op](step, given, run)
             fields[n], stages[n] = stages[n].field, replace(stages[n], field=None)
+            if run.joint:
+                fields[n].draw()
             for each in step.inputs:
                 if run.users[each][-1] == n:
                     fields[each] = None
         counts[n] = fields[n].channels, fields[n].positions
-    return _gathered(steps, stages, counts, _backward(steps, stages, counts, first), readout)
+    return _gathered(steps, stages, counts, _backward(steps, stages, counts, first, run), readout)
 
 
-def _backward(steps, stages, counts, first: Field) -> list:
-    """Of each step's output for a readout of unit variance: the mean squared gain, whether the readout's own weights
-    stand directly behind, and the mean squared gain where a unit has its kink."""
+def _backward(steps, stages, counts, first: Field, run: Run) -> list:
+    """Of each step's output for a readout of unit variance: the mean magnitude of gains, over √(2/π), at the kinks of a
+    unit before it and elsewhere, and whether the readout's own weights stand directly behind.
+
+    Gains are mean squares ``(R, P, N)``, or draws ``(R, P, M, N)`` where those of different positions meet.
+    """
     gains: list = [None] * len(steps)
+    sizes: list = [None] * len(steps)
     end = steps[-1].inputs[0]
     before = steps[end].inputs[0]
-    one = first.value.new_ones(1, first.value.shape[1], counts[before][1])
-    one = torch.diag_embed(one) if _gains_meet(steps) else one
-    gains[before] = (one, True, one)
+    positions = counts[before][1]
+    one = first.value.new_ones(1, first.value.shape[1], positions)
+    if run.joint:
+        white = normal(1.0, (REPLICATES, 1, draws_for(positions, True), positions), run.next_seed(), one)
+        one = matched(white, one)
+    gains[before] = (one, True, None)
     for n in range(end - 1, 0, -1):
         if gains[n] is None or stages[n] is None:
             continue
         gain, direct, kink = gains[n]
+        gains[n] = None
+        sizes[n] = (_size(gain if kink is None else kink), _size(gain), direct)
         direct = direct and steps[n].op not in ("linear", "conv")
         for at, part in zip(steps[n].inputs, stages[n].pull(gain), strict=True):
-            part, at_kink = part if isinstance(part, tuple) else (part, part)
-            if kink is not gain and steps[n].op in _ONE_FOR_ONE:
+            part, at_kink = part if isinstance(part, tuple) else (part, None)
+            if kink is not None and steps[n].op in _ONE_FOR_ONE:
                 (at_kink,) = stages[n].pull(kink)
-            if gains[at] is None:
-                gains[at] = (part, direct, at_kink)
-            else:
+            if gains[at] is not None:
                 # Gains of two branches: a sum of many weights' products, near enough to Gaussian.
-                gains[at] = (gains[at][0] + part, False, gains[at][2] + at_kink)
-    return gains
+                other, _, other_kink = gains[at]
+                if at_kink is not None or other_kink is not None:
+                    at_kink = (part if at_kink is None else at_kink) + (other if other_kink is None else other_kink)
+                part, direct = part + as_many(other, part.shape[2]) if run.joint else part + other, False
+            gains[at] = (part, direct, at_kink)
+    return sizes
+
+
+def _size(gain: Tensor) -> Tensor:
+    return gain.clamp(min=0).sqrt() if gain.dim() == 3 else gain.abs().mean(2) / _HALF_NORMAL
 
 
 def _positions(step: Step) -> int:
@@ -233,8 +241,8 @@ def _positions(step: Step) -> int:
 
 
 def _gains_meet(steps: list[Step]) -> bool:
-    """Whether one position reaches several behind some step, so that gains of different positions meet there; and maps
-    are small enough to carry them."""
+    """Whether one position reaches several behind some step, by the same weights, so that gains of different positions
+    meet there."""
     def overlaps(step):
         if step.op == "average pool":
             kernel, stride = step.settings.get("kernel_size"), step.settings.get("stride")
@@ -244,28 +252,26 @@ def _gains_meet(steps: list[Step]) -> bool:
                                                                  strict=True))
         return step.op == "upsample" or linear.is_depthwise(step)
 
-    return any(map(overlaps, steps)) and max(map(_positions, steps)) <= _LARGEST
+    return any(map(overlaps, steps))
 
 
-def _gathered(steps, stages, counts, gains, readout: Step) -> list[LayerRates]:
+def _gathered(steps, stages, counts, sizes, readout: Step) -> list[LayerRates]:
     weight = readout.settings["weight"].double()
     size, mean = (weight**2).mean(1).sqrt(), weight.abs().mean(1)
     found = {}
-    times = next(gain for gain in gains if gain is not None)[0].shape[1]
+    times = next(each for each in sizes if each is not None)[0].shape[1]
     zero = weight.new_zeros(1, times, len(weight))
     for n, step in enumerate(steps):
         if step.switches:
             found[n] = LayerRates(step.name, step.kind, zero, zero[..., :1])
     for made in stages:
         for target, at, rate in made.rates if made else ():
-            if gains[at] is None:
+            if sizes[at] is None:
                 continue
-            gain, direct, at_kink = gains[at]
-            gain = at_kink if steps[at].op == "unit" else gain
-            size_here = diagonal(gain).clamp(min=0).sqrt()
-            sums = (rate[0] * size_here).sum(-1) * counts[at][0]
+            at_kink, everywhere, direct = sizes[at]
+            gain = at_kink if steps[at].op == "unit" else everywhere
+            sums = (rate[0] * gain).sum(-1) * counts[at][0]
             # Behind wide layers some path to the output is open at every unit, so that each of its kinks is seen.
-            found[target].kinks = found[target].kinks + (
-                rate[1] * (size_here > 0)).sum(-1, keepdim=True) * counts[at][0]
+            found[target].kinks = found[target].kinks + (rate[1] * (gain > 0)).sum(-1, keepdim=True) * counts[at][0]
             found[target].rates = found[target].rates + sums[..., None] * (mean if direct else _HALF_NORMAL * size)
     return list(found.values())

@@ -1,6 +1,6 @@
 """Gaussian fields drawn, values and slopes together, and second moments taken of draws."""
 
-import functools
+import math
 from dataclasses import replace
 
 import torch
@@ -9,17 +9,54 @@ from torch import Tensor
 from smpcore.propagation.closed_forms.orthant import symmetric_root
 from smpcore.propagation.random_weights.second_moments import Field, diagonal
 
-__all__ = ["REPLICATES", "amplitudes", "drawn", "draws_for", "moments_of", "paired", "sampler", "windows_drawn"]
+__all__ = ["REPLICATES", "as_many", "drawn", "draws_for", "matched", "moments_of", "normal", "once", "paired", "pulled",
+           "sampled", "windows_drawn"]
 
 #: Independent sets of draws: each is carried to the end by itself, and their scatter is the Monte Carlo error.
 REPLICATES = 4
-# Positions above which fewer channels are drawn: their means are taken over positions as well.
-_LARGE = 4096
+# Positions above which fewer channels are drawn, as their means are taken over positions as well; and the most where
+# whole maps pass through weights drawn for them.
+_LARGE, _MOST_MIXED = 1024, 128
 
 
-def draws_for(positions: int) -> int:
+def draws_for(positions: int, mixed: bool = False) -> int:
     """Channels drawn in each replicate: many where the map is small."""
-    return int(min(4096, max(160 if positions <= _LARGE else 32, 2**15 // positions)))
+    count = min(4096, max(160 if positions <= _LARGE else 32, 2**15 // positions))
+    return min(count, _MOST_MIXED) if mixed else count
+
+
+def once(make):
+    """A function that makes draws when they are first asked for; whatever they are made of is then let go."""
+    kept = [make]
+
+    def draw():
+        if callable(kept[0]):
+            kept[0] = kept[0]()
+        return kept[0]
+
+    return draw
+
+
+def normal(square: float, shape: tuple[int, ...], seed: int, like: Tensor) -> Tensor:
+    """Gaussian numbers of this mean square."""
+    white = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return math.sqrt(square) * white.to(like.device)
+
+
+def as_many(draws: Tensor, count: int) -> Tensor:
+    """The first ``count`` of draws ``(R, P, M, N)``, or all of them over and over."""
+    there = draws.shape[2]
+    return draws if there == count else draws[:, :, torch.arange(count, device=draws.device) % there]
+
+
+def matched(draws: Tensor, square: Tensor) -> Tensor:
+    """Draws ``(R, P, M, N)`` scaled to mean squares that are known, so that errors do not grow from layer to layer."""
+    return draws * (square / (draws**2).mean(2).clamp(min=1e-300)).sqrt()[:, :, None]
+
+
+def pulled(gain: Tensor, squares, draws) -> list[Tensor]:
+    """Gains before a step: mean squares ``(R, P, N)`` by the one function, draws ``(R, P, M, N)`` by the other."""
+    return [squares(gain)] if gain.dim() == 3 else [matched(draws(gain), squares((gain**2).mean(2)))]
 
 
 def paired(*draws: tuple[Tensor, Tensor]) -> list[tuple[Tensor, ...]]:
@@ -29,19 +66,9 @@ def paired(*draws: tuple[Tensor, Tensor]) -> list[tuple[Tensor, ...]]:
         [half[:, :, :count] for half in part.chunk(2, 2)], 2) for part in both) for both in draws]
 
 
-def sampler(field: Field, seed: int):
-    """A function that draws a Gaussian field: the same numbers at every call and every time."""
-    return functools.cache(lambda: _gaussian(field, seed))
-
-
-def amplitudes(square: Tensor, count: int, seed: int) -> Tensor:
-    """Gaussian numbers ``(R, P, count, N)`` of these mean squares ``(R, P, N)``, or of pairs."""
-    generator = torch.Generator().manual_seed(seed)
-    white = torch.randn(REPLICATES, 1, count, square.shape[-1], generator=generator, dtype=torch.float64).to(square)
-    if square.dim() == 3:
-        return white * square.clamp(min=0).sqrt()[:, :, None]
-    size = diagonal(square).mean(-1).clamp(min=1e-300).sqrt()[..., None, None]
-    return size * (white @ _factor(square / size**2).mT)
+def sampled(field: Field, seed: int) -> Field:
+    """With draws of a Gaussian field: the same numbers at every call and every time."""
+    return replace(field, draw=once(lambda: _gaussian(field, seed)))
 
 
 def _gaussian(field: Field, seed: int) -> tuple[Tensor, Tensor]:

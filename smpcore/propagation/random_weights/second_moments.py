@@ -4,6 +4,7 @@ Given the path, and over draws of the weights, the channels of a layer are indep
 So one set of second moments, between positions of the map, stands for all channels.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Field", "adjoint", "both_above", "conv_map", "crossing_rate", "diagonal", "linear_positions", "pad_map",
+__all__ = ["Field", "adjoint", "conv_map", "crossing_rate", "diagonal", "linear_positions", "pad_map",
            "scaled", "shift", "shifted", "two_slope_field"]
 
 
@@ -47,8 +48,6 @@ class Field:
     given
         Behind a depthwise convolution: the three moments given each draw of what it reads, one row ``P M`` for each.
         Channels are Gaussian only given these.
-    step
-        Of ``given``: the number of that convolution's step.
     """
 
     value: Tensor
@@ -65,7 +64,6 @@ class Field:
     rest: Callable | None = None
     roots: frozenset = frozenset()
     given: "Field | None" = None
-    step: int | None = None
 
     @property
     def pairs(self) -> bool:
@@ -163,18 +161,21 @@ def conv_map(kernel: tuple[int, ...], sides: tuple[int, ...], stride, dilation) 
     """Sum over a convolution's taps, as a linear function of second moments, and the sides behind it.
 
     Different taps have independent weights, so one tap moves both positions alike: K'(p, q) = Σ_δ K(p + δ, q + δ).
+    With ``weights`` ``(..., taps)`` it is the convolution itself, of maps ``(..., N)``.
     """
     count = len(sides)
     outer = tuple((side - step * (size - 1) - 1) // pace + 1
                   for side, size, pace, step in zip(sides, kernel, stride, dilation, strict=True))
 
-    def apply(moment: Tensor) -> Tensor:
+    def apply(moment: Tensor, weights: Tensor | None = None) -> Tensor:
         copies = moment.dim() - 2
         part, total = moment.reshape(*moment.shape[:2], *sides * copies), None
-        for tap in torch.cartesian_prod(*(torch.arange(size) for size in kernel)).reshape(-1, count).tolist():
+        for n, tap in enumerate(itertools.product(*map(range, kernel))):
             where = tuple(slice(place * step, place * step + pace * (size - 1) + 1, pace)
                           for place, step, pace, size in zip(tap, dilation, stride, outer, strict=True))
             view = part[(slice(None), slice(None), *where * copies)]
+            if weights is not None:
+                view = view * weights[..., n].reshape(*weights.shape[:2], *[1] * count)
             total = view.clone() if total is None else total.add_(view) if not view.requires_grad else total + view
         return total.reshape(*moment.shape[:2], *[math.prod(outer)] * copies)
 
@@ -187,23 +188,21 @@ def pad_map(sides: tuple[int, ...], pads: list[tuple[int, int]], mode: str = "co
     ``pads`` are before and after each side, the first first; ``mode`` is that of `torch.nn.functional.pad`.
     """
     order = []
-    for side, (before, after) in zip(sides, pads, strict=True):
+    for side, around in zip(sides, pads, strict=True):
         index = torch.arange(side, dtype=torch.float64)[None, None]
-        if mode == "constant":
-            index = F.pad(index, (before, after), value=float(side))
-        elif before or after:
-            index = F.pad(index, (before, after), mode=mode)
+        if any(around):
+            index = F.pad(index, around, mode=mode)
         order.append(index[0, 0].long())
     outer = tuple(len(index) for index in order)
 
     def apply(moment: Tensor, lead: int = 2) -> Tensor:
         copies = moment.dim() - lead
         part = moment.reshape(*moment.shape[:lead], *sides * copies)
-        for axis in range(len(sides) * copies):
-            index = order[axis % len(sides)].to(part.device)
-            if mode == "constant":
-                part = F.pad(part, (0, 0) * (part.dim() - lead - axis - 1) + (0, 1))
-            part = part.index_select(lead + axis, index)
+        if mode == "constant":
+            part = F.pad(part, [size for around in pads[::-1] for size in around] * copies)
+        else:
+            for axis in range(len(sides) * copies):
+                part = part.index_select(lead + axis, order[axis % len(sides)].to(part.device))
         return part.reshape(*moment.shape[:lead], *[math.prod(outer)] * copies)
 
     return apply, outer
@@ -289,16 +288,6 @@ def _pair_moments(value, slope, towards, back, a, b, first, second) -> tuple[Ten
     crosses = towards * share + geometric * sine * first / (2 * math.pi * safe_a)
     dead = still_a | still_b
     return tuple(torch.where(dead, 0.0, moment) for moment in (values, slopes, crosses))
-
-
-def both_above(field: Field) -> Tensor:
-    """P(both above 0), ``(R, P, N, N)``, or P(above 0) ``(R, P, N)``: what a ReLU does to squared gains."""
-    a = diagonal(field.value)
-    if not field.pairs:
-        return torch.full_like(a, 0.5)
-    root = torch.where(a > 0, a, 1.0).sqrt()
-    cosine = (field.value / (root[..., :, None] * root[..., None, :])).clamp(-1, 1)
-    return (math.pi - torch.acos(cosine)) / (2 * math.pi)
 
 
 def crossing_rate(field: Field, threshold: float = 0.0, rest: tuple[Tensor, Tensor] | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from smpcore.experiments.regressors import POOLINGS, STORED, Recipe, regressor, stored, train
+from smpcore.models.regressors import POOLINGS, STORED, Recipe, regressor, stored, train
 
 pytestmark = pytest.mark.numeric
 

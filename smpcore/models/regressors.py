@@ -1,8 +1,8 @@
-"""Small convolutional regressors, trained to place a moving blob or to read the angles of an ellipsoid.
+"""Small convolutional regressors, trained to find the position of a moving blob or the angles of an ellipsoid.
 
-The notebooks on training and on forensics examine them. A `Recipe` holds everything that determines one network, its
+Notebooks 07, 08 and 10 examine them. A `Recipe` holds everything that determines one network, its
 seed included: on the same machine it trains to the same network. The weights of some are shipped (`STORED`), so that
-notebooks have the same ones on every machine and need not train them; `python -m smpcore.experiments.regressors` trains
+notebooks have the same ones on every machine and need not train them; `python -m smpcore.models.regressors` trains
 and writes them.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from smpcore import paths
 from smpcore.arguments import FUNCTION, Kind, check, checked, one_of, optional, whole
 from smpcore.arguments import device as devices
-from smpcore.experiments.descent import adam
+from smpcore.models.descent import adam
 
 __all__ = ["ACTIVATIONS", "POOLINGS", "TASKS", "Recipe", "Trained", "regressor", "stored", "train"]
 
@@ -61,7 +61,7 @@ POOLINGS = {
     "max blur": lambda: nn.Sequential(nn.MaxPool2d(2, 1), Blur()),
 }
 _RATE = 0.02  # highest learning rate
-#: What is asked: where a blob is (x and y), or how an ellipsoid is turned (two angles).
+#: The tasks: the position of a blob (x and y), or how an ellipsoid is turned (two angles).
 TASKS = ("position", "angles")
 
 
@@ -99,12 +99,12 @@ class Recipe:
 
     @property
     def kinked(self) -> bool:
-        """Whether anything in the network can kink."""
+        """Whether the network has units that make kinks."""
         return self.activation in ("relu", "leaky relu") or self.pooling in ("max", "max blur")
 
     @property
     def sharp(self) -> bool:
-        """Smooth, but bending within a short stretch: softplus with β of at least 20."""
+        """Whether it is smooth but bends sharply: softplus with β of at least 20."""
         return self.activation.startswith("softplus ") and not self.kinked
 
     def path(self):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from smpcore.experiments import learning_systems as systems
+from smpcore.models import learning_systems as systems
 
 
 def test_patches_hold_the_label_times_the_signal_and_noise_across_it():

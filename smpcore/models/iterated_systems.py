@@ -1,12 +1,12 @@
-"""Small networks that iterate, for the notebook on depth as time: fields that a differential equation follows, and
-recurrent networks that forecast a delay equation."""
+"""Small networks that iterate, for notebook 13: velocity fields of differential equations, and recurrent networks that
+forecast a delay equation."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
-from smpcore.experiments.descent import adam
+from smpcore.models.descent import adam
 
 __all__ = ["Forecaster", "mackey_glass", "prune", "train_field", "train_forecaster", "two_moons"]
 
@@ -77,9 +77,9 @@ def mackey_glass(count: int, seed: int, *, spacing: float = 3.0, delay: float = 
 class Forecaster(nn.Module):
     """A recurrent cell that reads a window (P, W) and then forecasts step by step: (P, horizon).
 
-    With ``feedback`` each forecast is the next step's input; without, it gets 0. ``noise`` is the standard deviation of
-    what is added to the state in each step of the forecast: drawn anew in training, frozen by ``seed`` in evaluation,
-    so that the forecast is a function of its window.
+    With ``feedback`` each forecast is the input of the next step; without, that input is 0. ``noise`` is the standard
+    deviation of the noise that is added to the state in each step of the forecast: in training it is drawn again for
+    each forecast, in evaluation it is fixed by ``seed``, so that the forecast is a function of its window.
     """
 
     def __init__(self, cell: str, horizon: int, *, hidden: int = 24, feedback: bool = True, noise: float = 0.0,

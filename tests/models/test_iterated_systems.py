@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from smpcore.experiments import iterated_systems as systems
+from smpcore.models import iterated_systems as systems
 
 F64 = torch.float64
 

@@ -1,4 +1,4 @@
-"""Small learning problems whose error says little about smoothness, for the notebook on what error does not show.
+"""Small learning problems whose error says little about smoothness, for notebook 14.
 
 Networks of several seeds are trained together: their weights have a leading dimension S.
 """
@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from smpcore.experiments.descent import adam
+from smpcore.models.descent import adam
 
 __all__ = ["RidgeCnn", "Ridges", "TwoPatchCnn", "patch_data", "ring_inputs", "train_patches", "train_ridges",
            "train_ring"]
@@ -39,7 +39,7 @@ def patch_data(count: int, signal: float, flipped: float, dimension: int, genera
     count, dimension
         Inputs, and numbers d in a patch.
     signal, flipped
-        Length of the signal, which lies along the first axis; share of labels that are turned round.
+        Length of the signal, which lies along the first axis; share of labels that are flipped.
     generator
         Draws on the CPU.
 
@@ -93,9 +93,9 @@ class Ridges(nn.Module):
 
 
 class RidgeCnn(nn.Sequential):
-    """Two convolutions over the input's d numbers, each of which makes them two more, then one fully connected layer.
+    """Two convolutions over the input's d numbers (padded to d + 2, then d + 4), a fully connected layer, a readout.
 
-    (P, d) -> (P, 1), with one activation throughout.
+    (P, d) -> (P, 1), with the same activation behind each layer but the last.
     """
 
     def __init__(self, dimension: int, activation: type[nn.Module] = nn.ReLU, channels: int = 8, hidden: int = 64):
@@ -125,7 +125,7 @@ def train_ridges(target: Ridges, seed: int, keep: list[int], activation: type[nn
 
 
 def ring_inputs(lengths: Tensor, sites: int, gain: float, generator: torch.Generator) -> Tensor:
-    """Random functions on a ring: smooth Gaussian ones, pressed by an error function into plateaus with edges.
+    """Random functions on a ring: smooth Gaussian ones, to whose values an error function is applied.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from smpcore import attribute
-from smpcore.experiments import jumping_systems as systems
+from smpcore.models import jumping_systems as systems
 
 F64 = torch.float64
 

@@ -1,5 +1,5 @@
-"""Small networks whose value jumps, for the notebook on jumps: threshold units, and spiking neurons that read a strain
-or a grid seen from above."""
+"""Small networks whose value jumps, for notebook 12: threshold units, and spiking neurons whose input is a strain or a
+grid seen from above."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import smpcore
 from smpcore.arguments import POSITIVE, TENSOR, checked, one_of
-from smpcore.experiments.descent import adam
+from smpcore.models.descent import adam
 
 __all__ = ["GridCnn", "Heaviside", "Shallow", "SpikingGridCnn", "SpikingStress", "convex_network", "grid_scene",
            "train_grid_cnn", "train_shallow", "train_stress"]
@@ -24,7 +24,7 @@ class Heaviside(nn.Module):
 
 
 def _straight_through(x: Tensor) -> Tensor:
-    """Forward the threshold, backward the derivative of a sigmoid."""
+    """The threshold in the forward pass, the derivative of a sigmoid in the backward pass."""
     soft = torch.sigmoid(x)
     return (x >= 0).to(x) - soft.detach() + soft
 
@@ -44,12 +44,12 @@ class Shallow(nn.Module):
 
 @checked(x=TENSOR, y=TENSOR, strength=POSITIVE, unit=one_of(("threshold", "relu")))
 def convex_network(x: Tensor, y: Tensor, strength: float, unit: str = "threshold") -> Shallow:
-    """The network of least ½Σ(f(xᵢ) − yᵢ)² + strength ‖w‖₁ among all of its kind with one hidden layer.
+    """The network with the smallest ½Σ(f(xᵢ) − yᵢ)² + strength ‖w‖₁ among all of its kind with one hidden layer.
 
-    Threshold units are 1(x ≥ τ), one for each of the n − 1 ways to part the data; ReLUs are max(0, x − τ), bent
-    at each inner data point. The constant, and for ReLUs the straight line, are not penalised. A Lasso on those
-    columns (T. Ergen and others, "Globally Optimal Training of Neural Networks with Threshold Activation Functions",
-    ICLR 2023, abstract), solved by coordinate descent; units of weight 0 are dropped.
+    Threshold units are 1(x ≥ τ), one for each of the n − 1 ways to divide the data in two; ReLUs are max(0, x − τ),
+    with a kink at each inner data point. The constant, and for ReLUs the straight line, are not penalised. This is a
+    Lasso on those columns (T. Ergen and others, "Globally Optimal Training of Neural Networks with Threshold Activation
+    Functions", ICLR 2023, abstract), solved by coordinate descent; units of weight 0 are dropped.
 
     Parameters
     ----------
@@ -93,10 +93,10 @@ def convex_network(x: Tensor, y: Tensor, strength: float, unit: str = "threshold
 
 def train_shallow(x: Tensor, y: Tensor, strengths: Tensor, unit: str = "threshold", *, hidden: int = 100,
                   steps: int = 2000, rate: float = 0.02, seed: int = 0) -> list[Shallow]:
-    """Networks such as `convex_network` finds, trained by gradients: Adam on the same sum, all of them at once.
+    """Networks like those of `convex_network`, trained by gradients: Adam on the same sum, all of them at once.
 
-    Threshold units get their gradients by a straight-through estimator (forward the threshold, backward a sigmoid) and
-    pay strength ‖w‖₁; ReLUs pay weight decay, strength ½Σ(uⱼ² + wⱼ²).
+    Threshold units get their gradients by a straight-through estimator (the threshold in the forward pass, a sigmoid's
+    derivative in the backward pass) and the penalty strength ‖w‖₁; ReLUs get weight decay, strength ½Σ(uⱼ² + wⱼ²).
 
     Parameters
     ----------
@@ -215,9 +215,9 @@ def train_grid_cnn(seed: int, *, steps: int = 400, batch: int = 32, device="cpu"
 class SpikingGridCnn(nn.Module):
     """A trained `GridCnn` with integrate-and-fire neurons in place of its ReLUs, rate coded over ``steps`` time steps.
 
-    The grid is a constant current. A neuron adds its input to its potential, and where that reaches the threshold (the
-    largest activation of its layer on 256 scenes) it sends a spike of that size and subtracts it. The last map is
-    read off the second layer's mean spikes. Potentials start at half a threshold.
+    The grid is a constant input. A neuron adds its input to its potential; when the potential reaches the threshold
+    (the largest activation of its layer on 256 scenes), it sends a spike of that size and subtracts it from the
+    potential. The last map is computed from the second layer's mean spikes. Potentials start at half a threshold.
     """
 
     def __init__(self, model: GridCnn, steps: int):
@@ -257,11 +257,11 @@ def stress(strain: Tensor) -> Tensor:
 
 
 class SpikingStress(nn.Module):
-    """Two layers of leaky integrate-and-fire neurons that read a strain, a constant current for ``steps`` time steps.
+    """Two layers of leaky integrate-and-fire neurons whose input is a strain, constant for ``steps`` time steps.
 
-    (P, 1) -> (P, 3): the stress in three readings of the same spikes, each with weights of its own: their mean over
-    time; the potential of a leaky neuron that never fires, its mean over time; the same potential at the last step.
-    Weights may carry a leading dimension of networks, and then inputs do: (S, P, 1) -> (S, P, 3).
+    (P, 1) -> (P, 3): the stress from the same spikes in three ways, with separate weights: from their mean over time;
+    from the mean over time of the potential of a leaky neuron that sends no spikes; from this potential at the last
+    step. Weights may have a leading dimension of networks, and then inputs have it too: (S, P, 1) -> (S, P, 3).
     """
 
     def __init__(self, weights: dict[str, Tensor], steps: int, leak: float = 0.9, spike=None):
