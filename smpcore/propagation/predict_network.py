@@ -175,9 +175,11 @@ def predict_network(model: nn.Module, path: Callable[[Tensor], Tensor], times: T
         of |x'|²/|x| to be that of all times to 1%.
     moments
         ``"weights"``: the mean over networks whose weights are drawn with the second moments, layer by layer, of
-        the model's. ``"measured"``: each unit's mean, variances and gain are taken along ``reference``, in stretches of
-        eight intervals between ``times``, for a trained network; only the Gaussian law is then left. How far that law
-        is off, and how far the reference differs from the path, `NetworkPrediction.errors` keeps apart.
+        the model's. ``"measured"``, for a trained network: means and covariances of each unit's values and slopes (of a
+        pooling's windows those between their members, too) and its mean |gain| are read along ``reference``, in
+        overlapping stretches of eight intervals between ``times``; no switch is counted. Only the Gaussian law is then
+        left, and it resolves what a unit does to about three intervals. How far that law is off, and how far the
+        reference differs from the path, `NetworkPrediction.errors` keeps apart.
     reference
         Another path of the same family, for ``"measured"``; evaluated at ``times``. The model runs on it alone.
 
@@ -215,7 +217,8 @@ def predict_network(model: nn.Module, path: Callable[[Tensor], Tensor], times: T
     them for what switches behind, and only there. Measured on one thread: a CNN of 24 channels on 14×14 pictures 0.5 s
     and 0.2 GB with average pooling (1.1 s where units are smooth or have several thresholds), 1.1 to 1.5 s and 0.3 GB
     with max pooling; ResNet-18 on 224×224 pictures 2 to 4 min and 0.9 GB. Windows of maps with more than 128 are drawn
-    at random. ``"measured"`` goes along the reference in parts of 64 MB, twice where there is a max pooling.
+    at random. ``"measured"`` goes along the reference in parts of 64 MB, and twice more, without gains, where there is
+    a max pooling.
     """
     times = checked_times(times)
     if moments not in ("weights", "measured"):
