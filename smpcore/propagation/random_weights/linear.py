@@ -179,9 +179,14 @@ def _depthwise(step, field: Field, behind: Field, run, apply, convolve) -> Stage
              matched(convolve(slopes, weights), diagonal(behind.slope)))
 
     def pull(gain):
-        return pulled(gain, lambda squares: several * power * adjoint(apply, field.positions, squares),
-                      lambda draws: adjoint(lambda part: convolve(part, weights), field.positions,
-                                            as_many(draws, count * several), count * few))
+        def back(draws, by):
+            return adjoint(lambda part: convolve(part, by), field.positions, draws, count * few)
+
+        # Gains of neighbours are alike, and so are gates and weights: the square of the sum is not the sum of squares,
+        # whose mean is known.
+        gain = as_many(gain, count * several)
+        square = several * power * adjoint(apply, field.positions, (gain**2).mean(2))
+        return [matched(back(gain, weights), square, back(gain**2, weights**2))]
 
     return Stage(replace(behind, draw=once(lambda: drawn), given=each), pull)
 

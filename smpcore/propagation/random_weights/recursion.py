@@ -216,7 +216,7 @@ def _backward(steps, stages, counts, first: Field, run: Run) -> list:
             continue
         gain, direct, kink = gains[n]
         gains[n] = None
-        sizes[n] = (_size(gain if kink is None else kink), _size(gain), direct)
+        sizes[n] = (_size(gain if kink is None else kink, stages[n].at_kink), _size(gain), direct)
         direct = direct and steps[n].op not in ("linear", "conv")
         for at, part in zip(steps[n].inputs, stages[n].pull(gain), strict=True):
             part, at_kink = part if isinstance(part, tuple) else (part, None)
@@ -232,8 +232,11 @@ def _backward(steps, stages, counts, first: Field, run: Run) -> list:
     return sizes
 
 
-def _size(gain: Tensor) -> Tensor:
-    return gain.clamp(min=0).sqrt() if gain.dim() == 3 else gain.abs().mean(2) / _HALF_NORMAL
+def _size(gain: Tensor, these: Tensor | None = None) -> Tensor:
+    if gain.dim() == 3:
+        return gain.clamp(min=0).sqrt()
+    share = torch.ones_like(gain) if these is None else as_many(these.to(gain), gain.shape[2])
+    return (gain.abs() * share).sum(2) / share.sum(2).clamp(min=1) / _HALF_NORMAL
 
 
 def _positions(step: Step) -> int:

@@ -14,15 +14,14 @@ __all__ = ["REPLICATES", "as_many", "drawn", "draws_for", "matched", "moments_of
 
 #: Independent sets of draws: each is carried to the end by itself, and their scatter is the Monte Carlo error.
 REPLICATES = 4
-# Positions above which fewer channels are drawn, as their means are taken over positions as well; and the most where
-# whole maps pass through weights drawn for them.
-_LARGE, _MOST_MIXED = 1024, 128
+# Positions above which fewer channels are drawn, as their means are taken over positions as well.
+_LARGE = 1024
 
 
 def draws_for(positions: int, mixed: bool = False) -> int:
-    """Channels drawn in each replicate: many where the map is small."""
+    """Channels drawn in each replicate: many where the map is small; fewer where maps pass through drawn weights."""
     count = min(4096, max(160 if positions <= _LARGE else 32, 2**15 // positions))
-    return min(count, _MOST_MIXED) if mixed else count
+    return min(count, 128, max(16, 2**18 // positions)) if mixed else count
 
 
 def once(make):
@@ -49,9 +48,13 @@ def as_many(draws: Tensor, count: int) -> Tensor:
     return draws if there == count else draws[:, :, torch.arange(count, device=draws.device) % there]
 
 
-def matched(draws: Tensor, square: Tensor) -> Tensor:
-    """Draws ``(R, P, M, N)`` scaled to mean squares that are known, so that errors do not grow from layer to layer."""
-    return draws * (square / (draws**2).mean(2).clamp(min=1e-300)).sqrt()[:, :, None]
+def matched(draws: Tensor, square: Tensor, squares: Tensor | None = None) -> Tensor:
+    """Draws ``(R, P, M, N)`` scaled to mean squares that are known, so that errors do not grow from layer to layer.
+
+    ``squares`` are those whose mean is known, where they are not the draws' own.
+    """
+    squares = draws**2 if squares is None else squares
+    return draws * (square / squares.mean(2).clamp(min=1e-300)).sqrt()[:, :, None]
 
 
 def pulled(gain: Tensor, squares, draws) -> list[Tensor]:
