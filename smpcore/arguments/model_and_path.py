@@ -52,11 +52,17 @@ def with_gradients(function):
 def with_tangent(path, times: Tensor, what: str = "path") -> Tensor:
     """The inputs that a path gives at ``times (P,)``, with their slopes as tangents; call within a dual level.
 
+    A path that has a method ``slope`` (`smpcore.paths.PathWithSlope`) gives the slopes itself; for any other they are
+    taken through it by forward-mode AD.
+
     Raises
     ------
     TypeError, ValueError
         Where it gives no tensor ``(P, *input_shape)``, or one that carries no tangent. ``what`` names the path.
     """
+    if callable(getattr(path, "slope", None)):
+        found = checked_inputs(path(times), len(times), what)
+        return forward_ad.make_dual(found, checked_inputs(path.slope(times), len(times), f"{what}'s slope").to(found))
     found = checked_inputs(path(forward_ad.make_dual(times, torch.ones_like(times))), len(times), what)
     if forward_ad.unpack_dual(found).tangent is None:
         raise ValueError(f"the {what} carries no tangent: compute its inputs from t by differentiable torch "

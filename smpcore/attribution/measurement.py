@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from smpcore.arguments import device as devices
-from smpcore.attribution.simultaneous import Moments, joined, jump_shares, kink_shares, moments_of
+from smpcore.attribution.simultaneous import TOGETHER, Moments, joined, jump_shares, kink_shares, moments_of
 from smpcore.attribution.switch_events import (
     Events,
     Layout,
@@ -29,8 +29,6 @@ __all__ = ["LayerSmp", "Measurement", "Part", "added", "chunk_size"]
 _NUMBERS = {"cpu": 2_500_000, "cuda": 100_000_000}
 _FEWEST, _MOST_NUMBERS = 64, 8_000_000
 _LARGEST = 4096
-# Switches closer than this fraction of an interval are one: they come from the same difference.
-_TOGETHER = {torch.float64: 1e-7, torch.float32: 1e-5}
 
 
 @dataclass(frozen=True)
@@ -243,7 +241,7 @@ class Measurement:
         return Part(values, slopes, layers, rest, doubt, read, moments)
 
     def _joined(self, events: Events) -> Tensor:
-        return joined(events.interval, events.ahead, events.behind, _TOGETHER.get(self.watched.dtype, 1e-3))
+        return joined(events.interval, events.ahead, events.behind, TOGETHER.get(self.watched.dtype, 1e-3))
 
 
 def chunk_size(device: str, numbers: float) -> int:

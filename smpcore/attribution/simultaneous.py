@@ -16,10 +16,12 @@ from torch import Tensor
 
 from smpcore.attribution.switch_events import Events
 
-__all__ = ["Moments", "joined", "jump_shares", "kink_shares", "moments_of"]
+__all__ = ["TOGETHER", "Moments", "joined", "jump_shares", "kink_shares", "moments_of"]
 
 #: Moments of an interval that are kept, at most.
 _KEPT = 4
+#: Switches closer than this fraction of an interval are one: they come from the same difference.
+TOGETHER = {torch.float64: 1e-7, torch.float32: 1e-5}
 
 
 class Moments(NamedTuple):

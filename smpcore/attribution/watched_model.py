@@ -29,15 +29,10 @@ class WatchedModel:
 
     def inputs(self, t: Tensor) -> Tensor:
         """The path's inputs at times t, where and as the model takes them."""
-        return self._placed(self.path(t), t)
+        return self._placed(checked_inputs(self.path(t), len(t)))
 
-    def _moving(self, t: Tensor) -> Tensor:
-        if callable(getattr(self.path, "slope", None)):  # a `paths.PathWithSlope`
-            return forward_ad.make_dual(self.inputs(t), self._placed(self.path.slope(t), t))
-        return self._placed(with_tangent(self.path, t), t)
-
-    def _placed(self, x, t: Tensor) -> Tensor:
-        return checked_inputs(x, len(t)).to(self.tensors[0].device if self.tensors else x.device, self.dtype)
+    def _placed(self, x: Tensor) -> Tensor:
+        return x.to(self.tensors[0].device if self.tensors else x.device, self.dtype)
 
     def forward(self, t: Tensor, observe: Callable, *, apart: bool = False, alone: bool = False,
                 custom: Callable = str) -> tuple[Tensor, Tensor]:
@@ -52,7 +47,7 @@ class WatchedModel:
         custom
             Called with the name of each custom autograd function that runs on what depends on the path.
         """
-        x, slope = forward_ad.unpack_dual(self._moving(t))
+        x, slope = forward_ad.unpack_dual(self._placed(with_tangent(self.path, t)))
         watch = Watch(observe, self.scope, apart, alone)
         with torch.set_grad_enabled(not alone):
             # Every operation is in the graph; a copy, for the model may write into its input.

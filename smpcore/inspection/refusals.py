@@ -2,7 +2,7 @@
 
 Names of the operations that switch and are refused for it stand in `smpcore.units.unfollowed`, each with what would do
 instead; what a kernel of torch's out of sight is found by, in `smpcore.inspection.opaque_ops`. What is wrong with the
-caller's own arguments is said where they are checked, in `smpcore.inspection.checks`.
+caller's own arguments is said where they are checked, in `smpcore.arguments`.
 """
 
 __all__ = ["SENTENCES", "refusal", "sentence"]

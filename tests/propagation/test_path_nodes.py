@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from smpcore import attribute, models, paths, propagation
-from smpcore.propagation.path_nodes import chosen_times, motion
+from smpcore.propagation.path_nodes import chosen_times, inputs, motion
 
 pytestmark = pytest.mark.numeric
 
@@ -71,3 +71,23 @@ def test_jerks_too_fine_for_the_nodes_are_refused():
 
     with pytest.raises(ValueError, match=r"moves too unevenly: .* of its 40001 times .* shorter stretches"):
         propagation.predict_network(models.mlp(64, width=8, depth=1), jerks, torch.linspace(0, 1, 40_001, dtype=F64))
+
+
+class Known:
+    """`turning`, by numbers that carry no tangent, and its slope."""
+
+    def __call__(self, t):
+        return turning(t.detach())
+
+    def slope(self, t):
+        return turning(t.detach() + math.pi / 2)
+
+
+def test_a_path_that_knows_its_slope_is_asked_for_it():
+    values, slopes = inputs(Known(), TIMES)
+    expected = inputs(turning, TIMES)
+    torch.testing.assert_close(values, expected[0], rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(slopes, expected[1], rtol=1e-13, atol=1e-13)
+    model = models.mlp(64, width=16, depth=1)
+    found, other = (propagation.predict_network(model, path, TIMES).total for path in (Known(), turning))
+    torch.testing.assert_close(found, other, rtol=1e-12, atol=0)
