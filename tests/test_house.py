@@ -29,7 +29,7 @@ FLOORS = (
 MEASUREMENTS = {"attribution", "tracing", "metric", "forensics"}
 #: The doors of the house, which belong to no room.
 OPENINGS = {"__init__", "__main__"}
-# Nine of the arrows are the diagnosis's, in which the measurements meet.
+# Six of the arrows are the diagnosis's, in which the measurements meet.
 MOST_ARROWS, MOST_LINES = 37, 10_520
 
 

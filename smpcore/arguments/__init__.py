@@ -16,7 +16,6 @@ from smpcore.arguments.kinds import (
     whole,
 )
 from smpcore.arguments.model_and_path import (
-    MOST_OUTPUTS,
     checked_copy,
     checked_inputs,
     checked_times,
@@ -29,7 +28,7 @@ from smpcore.arguments.model_and_path import (
 )
 
 __all__ = [
-    "DTYPE", "FUNCTION", "MODULE", "MOST_OUTPUTS", "POSITIVE", "TENSOR", "TIMES", "Kind", "check", "checked",
+    "DTYPE", "FUNCTION", "MODULE", "POSITIVE", "TENSOR", "TIMES", "Kind", "check", "checked",
     "checked_copy", "checked_inputs", "checked_times", "choose_outputs", "home_of", "one_of", "optional",
     "refuse_training", "runs", "several", "whole", "with_gradients", "with_tangent",
 ]

@@ -80,7 +80,7 @@ def chunks(work: Callable[[int, int], object], count: int, size: int, *, overlap
     count
         How many items there are.
     size
-        The largest piece, at least 1 + overlap.
+        The largest piece, at least 1 + overlap; for an attribution `attribution.measurement.chunk_size` decides it.
     overlap
         Items that consecutive pieces share: 1 for intervals between samples, or a switch between two pieces
         would be lost.

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["MOST_OUTPUTS", "checked_copy", "checked_inputs", "checked_times", "choose_outputs", "home_of",
+__all__ = ["checked_copy", "checked_inputs", "checked_times", "choose_outputs", "home_of",
            "refuse_training", "runs", "with_gradients", "with_tangent"]
 
 #: The most outputs that are measured; with more, some have to be chosen.
-MOST_OUTPUTS = 64
+_MOST_OUTPUTS = 64
 #: Modules whose output in training mode is not a function of their input.
 _TRAINED = nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd | nn.RReLU
 
@@ -159,9 +159,9 @@ def choose_outputs(found, outputs, samples: int) -> Tensor:
         raise ValueError(f"the output has shape {tuple(found.shape)}, which holds no numbers")
     found = found.reshape(samples, -1)
     if outputs is None or callable(outputs):
-        if found.shape[1] > MOST_OUTPUTS:
+        if found.shape[1] > _MOST_OUTPUTS:
             raise ValueError(f"the model has {found.shape[1]} outputs, and each takes a backward pass: choose at most "
-                             f"{MOST_OUTPUTS} with outputs=[0, 1, …] or outputs=lambda result: …")
+                             f"{_MOST_OUTPUTS} with outputs=[0, 1, …] or outputs=lambda result: …")
         return found
     if not isinstance(outputs, int | Iterable) or (isinstance(outputs, Tensor) and outputs.ndim != 1):
         raise TypeError(f"outputs = {outputs!r}: give whole numbers into the output flattened to (P, m), a function of "
@@ -171,8 +171,8 @@ def choose_outputs(found, outputs, samples: int) -> Tensor:
         if isinstance(index, bool) or not isinstance(index, int) or not -found.shape[1] <= index < found.shape[1]:
             raise ValueError(f"outputs has {index!r}: indices go from 0 to {found.shape[1] - 1}, into the output "
                              "flattened to (P, m)")
-    if not chosen or len(chosen) > MOST_OUTPUTS:
-        raise ValueError(f"outputs names {len(chosen)} outputs: name 1 to {MOST_OUTPUTS}")
+    if not chosen or len(chosen) > _MOST_OUTPUTS:
+        raise ValueError(f"outputs names {len(chosen)} outputs: name 1 to {_MOST_OUTPUTS}")
     return found[:, chosen]
 
 

@@ -3,7 +3,6 @@
 import warnings
 
 import numpy as np
-import torch
 
 from smpcore.metric.estimator import smp
 from smpcore.metric.kink_residual import kink_parts
@@ -62,11 +61,8 @@ def curve_features(signals: np.ndarray) -> np.ndarray:
 
 def _of_jumps(z: np.ndarray) -> list[np.ndarray]:
     """Density, evenness, largest share and balance of the jumps of each row; 1 where it has none."""
-    rows = torch.from_numpy(z)
-    second = rows.diff(n=2)
-    rounding = 2 * torch.finfo(rows.dtype).eps * rows.abs().amax(1)
-    parts, _ = kink_parts(second, _WINDOW, _THRESHOLD, rounding)
-    where, sign, jump = (column.numpy() for column in (parts.where, parts.sign, parts.jump))
+    second = np.diff(z, 2)
+    (where, jump, sign), _ = kink_parts(second, _WINDOW, _THRESHOLD, 2 * np.finfo(z.dtype).eps * np.abs(z).max(1))
     owner = where // second.shape[1]
     # Neighbouring parts of one sign are one kink.
     first = np.diff(where, prepend=-2) > 1

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from smpcore.arguments import device as devices
+from smpcore.metric.arrays import Array, namespace
 
 __all__ = ["as_tensor", "check", "check_samples", "check_spacing", "is_number", "largest", "needed",
            "scaled"]
@@ -76,19 +77,22 @@ def _named(signal: object, array: np.ndarray) -> str:
     return "an array of objects" if isinstance(signal, np.ndarray) else type(signal).__name__
 
 
-def scaled(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows in float64, those of which a square would leave its range divided by a power of 2, and the powers."""
-    rows = rows.to(torch.float64).contiguous()
-    unit = torch.frexp(largest(rows)).exponent
-    unit = torch.where(unit.abs() > _LARGE, unit, 0)
+def scaled(rows: Array) -> tuple[Array, Array, Array]:
+    """Rows in float64, those of which a square would leave its range divided by a power of 2; their largest magnitudes;
+    and the powers."""
+    xp, size = namespace(rows), largest(rows)
+    unit = xp.frexp(size)[1]
+    unit = xp.where(abs(unit) > _LARGE, unit, 0)
     if unit.any():  # In two steps, for the power itself may lie out of range.
-        rows = torch.ldexp(torch.ldexp(rows, -unit[:, None] // 2), -unit[:, None] - -unit[:, None] // 2)
-    return rows, unit
+        rows = xp.ldexp(xp.ldexp(rows, -unit[:, None] // 2), -unit[:, None] - -unit[:, None] // 2)
+        size = largest(rows)
+    return rows, size, unit
 
 
-def largest(rows: Tensor) -> Tensor:
+def largest(rows: Array) -> Array:
     """The largest magnitude of each row."""
-    return torch.maximum(rows.amax(1), -rows.amin(1))  # several times as fast as aminmax along a dimension
+    xp = namespace(rows)
+    return xp.maximum(xp.amax(rows, 1), -xp.amin(rows, 1))  # several times as fast as aminmax along a dimension
 
 
 def needed(lag: int, window: int) -> int:

@@ -5,21 +5,21 @@ lag is chosen so that noise neither hides kinks nor is taken for them. Of kinks 
 only the sum is seen: where kinks are dense, SMP is a lower bound that grows as the spacing shrinks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from smpcore.metric.arrays import Array, by_portions, count, lower_median, namespace, repeated, true_places, working
 from smpcore.metric.checks import as_tensor, check, largest, needed, scaled
-from smpcore.metric.kink_residual import kink_parts, lower_median
+from smpcore.metric.kink_residual import kink_parts
 from smpcore.metric.value_jumps import shares_of_jumps, warn_of_jumps
 
 __all__ = ["Kinks", "find_kinks", "smp"]
 
-# Samples worked on at a time: this bounds the memory (about 100 bytes each) and keeps a GPU busy.
-_AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 24}
 # A phase of a longer lag has at least this many windows, so that its medians are reliable.
 _WINDOWS = 4
 # With noise below this share of the largest second difference no longer lag is tried.
@@ -82,11 +82,12 @@ def smp(signal: Tensor | np.ndarray, spacing: float = 1.0, *, lag: int | str = "
     """
     values, give_back = as_tensor(signal)
     check(values, spacing, lag, window, threshold)
-    rows = values.reshape(-1, values.shape[-1])
-    read = [_totals(part, lag, window, threshold) for part in _portions(rows)]
-    total, _, share = map(torch.cat, zip(*read, strict=True)) if read else 3 * (rows.new_zeros(0, dtype=torch.float64),)
+    if not values.numel():
+        return give_back(values.sum(-1))
+    read = partial(_totals, eps=_eps(values), lag=lag, window=window, threshold=threshold)
+    total, unit, _, share = by_portions(read, values.reshape(-1, values.shape[-1]))
     warn_of_jumps(share)
-    return give_back((total / float(spacing)).reshape(values.shape[:-1]))
+    return give_back((torch.ldexp(total, unit) / float(spacing)).reshape(values.shape[:-1]))
 
 
 def find_kinks(signal: Tensor | np.ndarray, spacing: float = 1.0, *, lag: int | str = "auto", window: int = 9,
@@ -113,38 +114,41 @@ def find_kinks(signal: Tensor | np.ndarray, spacing: float = 1.0, *, lag: int | 
     if values.dim() != 1:
         raise ValueError(f"find_kinks reads one signal (N,), not {tuple(values.shape)}: call it for each")
     check(values, spacing, lag, window, threshold)
-    total, chosen, share = _totals(values[None], lag, window, threshold)
+    row, eps = working(values[None]), _eps(values)
+    total, unit, chosen, share = map(torch.as_tensor, _totals(row, eps, lag, window, threshold))
     warn_of_jumps(share)
-    give_back(total / float(spacing))  # refuses a sum that the type does not hold
-    step = int(chosen[0])
-    row, unit = scaled(values[None])
-    place, jump, sign = _at_full_rate(row, _eps(values), step, window, threshold)
-    jump = torch.ldexp(jump, unit)
-    times, jumps = _gathered(place, jump, sign, step)
-    return Kinks(give_back(times * float(spacing)), give_back(jumps / float(spacing)))
+    give_back(torch.ldexp(total, unit) / float(spacing))  # refuses a sum that the type does not hold
+    (row, size, _), step = scaled(row), int(chosen)
+    times, jumps = map(torch.as_tensor, _gathered(*_at_full_rate(row, eps * size, step, window, threshold), step))
+    return Kinks(give_back(times * float(spacing)), give_back(torch.ldexp(jumps, unit) / float(spacing)))
 
 
-def _totals(rows: Tensor, lag: int | str, window: int, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """SMP times spacing of each row, the lag it was read at, and the share of jumps in its total variation."""
-    eps = _eps(rows)
-    rows, unit = scaled(rows)
-    share = shares_of_jumps(rows, eps)
-    best, noise, most = _reading(rows, eps, 1 if lag == "auto" else lag, window, threshold)
-    chosen = torch.full_like(best, 1 if lag == "auto" else lag, dtype=torch.int64)
+def _totals(rows: Array, eps: float, lag: int | str, window: int, threshold: float) -> tuple[Array, ...]:
+    """SMP times spacing of each row over 2^unit, the unit, the lag it was read at, and the share of jumps in its total
+    variation.
+
+    The rows ``(B, N)`` are in float64, and were rounded to ``eps`` of their size before they came in.
+    """
+    xp = namespace(rows)
+    rows, size, unit = scaled(rows)
+    rounding = eps * size
+    share = shares_of_jumps(xp.diff(rows), rounding)
+    best, noise, most = _reading(rows, rounding, 1 if lag == "auto" else lag, window, threshold)
+    chosen = xp.full_like(unit, 1 if lag == "auto" else lag)
     if lag != "auto":
-        return torch.ldexp(best, unit), chosen, share
-    open_rows = (noise > _HARMLESS * most).nonzero()[:, 0]
+        return best, unit, chosen, share
+    open_rows = true_places(noise > _HARMLESS * most)
     open_rows = open_rows[_noisy(rows[open_rows])]
     step = 2
     while len(open_rows) and rows.shape[1] >= needed(step, window * _WINDOWS):
-        reading, _, _ = _reading(rows[open_rows], eps, step, window, threshold)
+        reading, _, _ = _reading(rows[open_rows], rounding[open_rows], step, window, threshold)
         better = reading > best[open_rows]
-        best[open_rows] = torch.where(better, reading, best[open_rows])
-        chosen[open_rows] = torch.where(better, step, chosen[open_rows])
+        best[open_rows] = xp.where(better, reading, best[open_rows])
+        chosen[open_rows[better]] = step
         # Two octaves past its best lag a signal's kinks only merge further.
-        open_rows = open_rows[step <= 2 * chosen[open_rows].clamp_min(8)]
+        open_rows = open_rows[step <= 2 * chosen[open_rows].clip(min=8)]
         step *= 2
-    return torch.ldexp(best, unit), chosen, share
+    return best, unit, chosen, share
 
 
 def _eps(values: Tensor) -> float:
@@ -152,87 +156,76 @@ def _eps(values: Tensor) -> float:
     return torch.finfo(values.dtype).eps
 
 
-def _reading(rows: Tensor, eps: float, lag: int, window: int, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+def _reading(rows: Array, rounding: Array, lag: int, window: int, threshold: float) -> tuple[Array, Array, Array]:
     """SMP times spacing, noise and largest second difference of each row at one lag, over its phases."""
-    total, noise, most = (torch.zeros(len(rows), dtype=rows.dtype, device=rows.device) for _ in range(3))
-    for phases, second, rounding in _phases(rows, eps, lag):
-        parts, deviation = kink_parts(second, window, threshold, rounding)
-        total += parts.totals(*second.shape).view(-1, len(phases)).sum(1)
-        noise += deviation.view(-1, len(phases)).sum(1)
-        most = torch.maximum(most, largest(second).view(-1, len(phases)).amax(1))
+    xp = namespace(rows)
+    total, noise, most = (xp.zeros_like(rounding) for _ in range(3))
+    for phases, second, error in _phases(rows, rounding, lag):
+        parts, deviation = kink_parts(second, window, threshold, error)
+        total += parts.totals(*second.shape).reshape(-1, len(phases)).sum(1)
+        noise += deviation.reshape(-1, len(phases)).sum(1)
+        most = xp.maximum(most, xp.amax(largest(second).reshape(-1, len(phases)), 1))
     # Where there is hardly a kink, parts whose sign noise has turned can outweigh the others: SMP is not negative.
-    return total.clamp_min(0) / lag**2, noise / lag, most
+    return total.clip(min=0) / lag**2, noise / lag, most
 
 
-def _phases(rows: Tensor, eps: float, lag: int) -> Iterator[tuple[range, Tensor, Tensor]]:
-    """Second differences of the averaged samples, ``lag`` apart, and the rounding error in them.
+def _phases(rows: Array, rounding: Array, lag: int) -> Iterator[tuple[range, Array, Array]]:
+    """Second differences of the averaged samples, ``lag`` apart, and the error in them where values have ``rounding``.
 
     Every lag-th sample is a signal of its own, so there are ``lag`` of them, in two groups of equal length:
     yields the phases of a group, ``(B · phases, n)`` and ``(B · phases,)``.
     """
-    rounding = 2 * eps * largest(rows)
+    xp = namespace(rows)
     if lag == 1:
-        yield range(1), rows.diff().diff(), rounding
+        yield range(1), xp.diff(rows, 2), 2 * rounding
         return
     # The row's level is subtracted, so that the running sum keeps its digits under an offset.
     level = (rows[:, :1] + rows[:, -1:]) / 2
-    sums = torch.nn.functional.pad((rows - level).cumsum(1), (1, 0))
-    rounding = rounding + torch.finfo(rows.dtype).eps * largest(sums) / lag
+    sums = xp.concatenate([0 * level, (rows - level).cumsum(1)], 1)
+    rounding = 2 * rounding + torch.finfo(torch.float64).eps * largest(sums) / lag
     averages = (sums[:, lag:] - sums[:, :-lag]) / lag
     length, longer = divmod(averages.shape[1], lag)
-    spread = torch.nn.functional.pad(averages, (0, -averages.shape[1] % lag))
-    spread = spread.view(len(rows), -1, lag).transpose(1, 2)
+    spread = xp.concatenate([averages, xp.zeros_like(averages[:, :lag - longer])], 1)
+    spread = spread.reshape(len(rows), -1, lag).swapaxes(1, 2)
     for phases, samples in ((range(longer), length + 1), (range(longer, lag), length)):
         if len(phases):
-            group = spread[:, phases.start:phases.stop, :samples].reshape(-1, samples).contiguous()
-            yield phases, group.diff().diff(), rounding.repeat_interleave(len(phases))
+            group = spread[:, phases.start:phases.stop, :samples].reshape(-1)  # one row behind another in memory
+            yield phases, xp.diff(group.reshape(-1, samples), 2), repeated(rounding, len(phases))
 
 
-def _at_full_rate(row: Tensor, eps: float, lag: int, window: int, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+def _at_full_rate(row: Array, rounding: Array, lag: int, window: int, threshold: float) -> tuple[Array, Array, Array]:
     """The parts of all phases in order of time: place in samples, share of the jump (times spacing), sign."""
-    places, found = [], []
-    for phases, second, rounding in _phases(row, eps, lag):
-        parts, _ = kink_parts(second, window, threshold, rounding)
+    xp, found = namespace(row), []
+    for phases, second, error in _phases(row, rounding, lag):
+        parts, _ = kink_parts(second, window, threshold, error)
         phase, step = parts.where // second.shape[1], parts.where % second.shape[1]
-        places.append(step * lag + phase + phases.start)
-        found.append(parts)
-    place = torch.cat(places)
+        found.append((step * lag + phase + phases.start, parts.jump, parts.sign))
+    place, jump, sign = map(xp.concatenate, zip(*found, strict=True))
     order = place.argsort()
-    jump = torch.cat([parts.jump for parts in found])[order] / lag**2
-    sign = torch.cat([parts.sign for parts in found])[order]
     # A second difference belongs to the middle of its three averages.
-    return place[order].to(row.dtype) + lag + (lag - 1) / 2, jump, sign
+    return xp.asarray(place[order], dtype=row.dtype) + lag + (lag - 1) / 2, jump[order] / lag**2, sign[order]
 
 
-def _gathered(place: Tensor, jump: Tensor, sign: Tensor, lag: int) -> tuple[Tensor, Tensor]:
+def _gathered(place: Array, jump: Array, sign: Array, lag: int) -> tuple[Array, Array]:
     """Neighbouring parts of one sign make a kink at their centroid: times in samples, and jumps."""
     if len(place) == 0:
         return place, jump
-    first = (place.diff() > lag) | (sign.diff() != 0)
+    xp, size = namespace(place), abs(jump)
+    first = (xp.diff(place) > lag) | (xp.diff(sign) != 0)
     if lag == 1 and len(place) > 2:
         # Two kinks of one sign with a valley between them.
-        size = jump.abs()
-        valley = (size[1:-1] < size[:-2]) & (size[1:-1] <= size[2:]) & ~first[1:] & ~first[:-1]
-        first[1:] |= valley
-    group = torch.nn.functional.pad(first.cumsum(0), (1, 0))
-    count = int(group[-1]) + 1
-    total = torch.zeros(count, dtype=jump.dtype, device=jump.device).index_add_(0, group, jump)
-    weight = jump.abs()
-    mass = torch.zeros_like(total).index_add_(0, group, weight)
-    centre = torch.zeros_like(total).index_add_(0, group, weight * place) / mass
+        first[1:] |= (size[1:-1] < size[:-2]) & (size[1:-1] <= size[2:]) & ~first[1:] & ~first[:-1]
+    group = xp.concatenate([count(1, place), first.cumsum(0)])
+    total, mass = xp.bincount(group, jump), xp.bincount(group, size)
     keep = total != 0
-    return centre[keep], total[keep]
+    return xp.bincount(group, size * place)[keep] / mass[keep], total[keep]
 
 
-def _noisy(rows: Tensor) -> Tensor:
+def _noisy(rows: Array) -> Array:
     """Whether each row is rough at the scale of its samples, as noise is: differences grow with their order.
 
     On white noise the median |δ⁶| is 3.6 times the median |δ⁴|, on a smooth curve much smaller.
     """
-    fourth = rows.diff(n=4)
-    return lower_median(fourth.diff(n=2).abs()) > 2 * lower_median(fourth.abs())
-
-
-def _portions(rows: Tensor) -> Sequence[Tensor]:
-    size = max(1, _AT_ONCE.get(rows.device.type, 1 << 21) // rows.shape[1])
-    return rows.split(size) if len(rows) else ()
+    xp = namespace(rows)
+    fourth = xp.diff(rows, 4)
+    return lower_median(abs(xp.diff(fourth, 2))) > 2 * lower_median(abs(fourth))

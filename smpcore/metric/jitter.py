@@ -159,7 +159,7 @@ def log_dimensionless_jerk(signal: Signal, spacing: float = 1.0) -> Signal:
     """
     values, give_back = _read(signal, spacing, 4, "a jerk")
     # The spacing cancels, and so does a power of 2 that keeps squares within the range of float64.
-    rows, _ = scaled(values.reshape(-1, values.shape[-1]))
+    rows, *_ = scaled(values.reshape(-1, values.shape[-1]))
     jerk, speed = (rows.diff(n=order).reshape(*values.shape[:-1], values.shape[-1] - order) for order in (3, 1))
     if (still := ~jerk.any(-1)).any():
         index = f" {still.nonzero()[0].tolist()}" if still.dim() else ""

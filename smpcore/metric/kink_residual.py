@@ -2,23 +2,24 @@
 
 A kink with jump J, a fraction α into a cell, adds (1−α)J and αJ to two neighbouring second differences: the
 sum of what it adds is J wherever it lies. To read that sum, the smooth background under it has to be known:
-it is interpolated through the nearest samples that no kink touches, one fit for each suspected sample.
+it is interpolated through the nearest samples that no kink changes, one fit for each run of suspected samples.
 """
 
 import math
-from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-import torch
-from torch import Tensor
+from smpcore.metric.arrays import Array, correlate, count, lower_median, namespace, true_places
+from smpcore.metric.background_fit import Background, above_background
 
-from smpcore.metric.background_fit import above_background, taken, true_places
+__all__ = ["Parts", "kink_parts", "robust_deviation"]
 
 # A robust standard deviation is this many median absolute deviations.
 _MAD = 1.4826
-# What white noise of deviation 1 leaves in `_interpolation_error`.
-_GAIN = math.sqrt(1 + 2 * (4**2 + 1) / 6**2)
+# A sample minus the cubic through the samples 2 and 3 to its left and right. The next neighbours are left out, because
+# they may share a kink with the sample.
+_INTERPOLATION = [1 / 6, -4 / 6, 0.0, 1.0, 0.0, -4 / 6, 1 / 6]
+# What white noise of deviation 1 leaves of itself there.
+_GAIN = math.hypot(*_INTERPOLATION)
 # A kink also changes the interpolation two and three samples away, by 2/3 and by 1/6 of itself. Where kinks are few,
 # the fit decides whether the larger of these errors is a second kink. Where they are many, masking both would leave too
 # few samples for a background; a second kink is found after the first has been subtracted.
@@ -26,40 +27,29 @@ _SIDELOBE, _SIDELOBE_CROWDED = 0.3, 0.67
 # Where kinks touch fewer of a row's samples than this, they cannot have moved its medians by more than 3%.
 _FEW = 1 / 50
 _MORE_PASSES = 3
-# Samples in a block on a CPU: few enough to stay in its cache during several passes.
-_BLOCK = 1 << 18
 
 
 class Parts(NamedTuple):
     """The samples that kinks changed, in order: ``where``, flat index into (B, n); ``jump``, what kinks added
     there; ``sign`` ±1, that of the kink it belongs to."""
 
-    where: Tensor
-    jump: Tensor
-    sign: Tensor
+    where: Array
+    jump: Array
+    sign: Array
 
-    def totals(self, rows: int, samples: int) -> Tensor:
+    def totals(self, rows: int, samples: int) -> Array:
         """Sum of magnitudes of each row, ``(rows,)``."""
-        zero = torch.zeros(rows, dtype=self.jump.dtype, device=self.jump.device)
         # A part that does not stand out has its neighbour's sign, so that noise in it averages out.
-        return zero.index_add_(0, self.where // samples, self.jump * self.sign)
+        return namespace(self.jump).bincount(self.where // samples, self.jump * self.sign, rows)
 
 
-class _Suspects(NamedTuple):
-    """Samples with an interpolated background: flat index, sample minus background, whether that stands out."""
-
-    where: Tensor
-    left: Tensor
-    stands_out: Tensor
-
-
-def kink_parts(second: Tensor, window: int, threshold: float, rounding: Tensor) -> tuple[Parts, Tensor]:
+def kink_parts(second: Array, window: int, threshold: float, rounding: Array) -> tuple[Parts, Array]:
     """Split second differences into smooth background and kinks.
 
     Parameters
     ----------
     second
-        ``(B, n)``, n at least ``window + 2``.
+        ``(B, n)``, contiguous, n at least ``window + 2``; numpy's, or a tensor.
     window
         Odd, at least 7: the background is a cubic through the (window − 1)/2 nearest untouched samples on
         either side.
@@ -75,191 +65,119 @@ def kink_parts(second: Tensor, window: int, threshold: float, rounding: Tensor) 
     noise
         ``(B,)``, the robust deviation of the interpolation error where there is no kink.
     """
-    rows, samples = second.shape
-    noise, hits = _first_look(second, threshold, rounding)
-    suspects = _examine(second, hits, noise, window, threshold)
-    touched, hit = (torch.bincount(where // samples, minlength=rows) for where in (suspects.where, hits))
-    # Rows with many kinks, or with too few samples left for a background.
-    enough = max(window - 1, samples / 2)
-    crowded = (touched > _FEW * samples) | (samples - hit < enough)
-    if crowded.any():
-        chosen = true_places(crowded)
-        # Their kinks raised these rows' medians, so that others were missed: subtract those found and test again.
-        again, noise[chosen] = _look_again(
-            second[chosen], _of_rows(suspects, chosen, samples), rounding[chosen], window, threshold)
-        suspects = _replaced(suspects, crowded, again, samples)
-    return _signed(suspects, samples), noise
-
-
-def _first_look(second: Tensor, threshold: float, rounding: Tensor) -> tuple[Tensor, Tensor]:
-    """Noise ``(B,)`` of each row, and the flat indices of the samples that interpolation misses."""
-    noise, hits, start = [], [], 0
-    for block in blocks(second):
-        error = _interpolation_error(block)
-        noise.append(torch.maximum(robust_deviation(error), rounding[start:start + len(block)]))
-        hit = _hits_of_error(block, error, threshold * noise[-1], _SIDELOBE)
-        hits.append(_grown(hit, block) + start * second.shape[1])
-        start += len(block)
-    return torch.cat(noise), torch.cat(hits)
-
-
-def blocks(rows: Tensor) -> Sequence[Tensor]:
-    """Rows ``(B, n)`` in parts: on a CPU as many at a time as stay in its cache."""
-    return rows.split(max(1, _BLOCK // rows.shape[1]) if rows.device.type == "cpu" else max(1, len(rows)))
-
-
-def _look_again(second: Tensor, suspects: _Suspects, rounding: Tensor, window: int,
-                threshold: float) -> tuple[_Suspects, Tensor]:
-    """Suspects and noise ``(B,)`` of rows after the kinks found so far have been subtracted."""
-    samples, noise, before = second.shape[1], torch.empty_like(rounding), None
+    samples = second.shape[1]
+    noise, missed, wide = _missed(second, threshold, rounding, _SIDELOBE)
+    hits = _grown(_sharp(wide, missed))
+    found = _examined(second, hits, noise, window, threshold)
+    standing = _standing(found, noise, threshold)
+    # Rows with many kinks, or with too few samples left for a background. Their kinks raised these rows' medians, so
+    # that others were missed: subtract those found and test again.
+    crowded = true_places((found.suspected.sum(1) > _FEW * samples)
+                          | (samples - hits.sum(1) < max(window - 1, samples / 2)))
     for _ in range(_MORE_PASSES):
-        clean = second.clone()
-        clean.view(-1)[suspects.where] -= suspects.left
-        standing = _mask(suspects.where[suspects.stands_out], clean)
-        # A pass depends on these two alone: a row in which neither changed gives the same result as before.
-        moved = torch.ones_like(rounding, dtype=torch.bool)
-        if before is not None:
-            moved = (clean != before[0]).any(1) | (standing != before[1]).any(1)
-        before = clean, standing
-        rows = true_places(moved)
-        if not len(rows):
+        if not len(crowded):
             break
-        clean, standing, least = clean[rows], standing[rows], rounding[rows]
-        error = _interpolation_error(clean)
-        noise[rows] = deviation = torch.maximum(robust_deviation(error), least)
-        missed = _hits_of_error(clean, error, threshold * deviation, _SIDELOBE_CROWDED)
-        missed = _grown(torch.cat([missed, true_places(standing)]), clean)
-        hits = _mask(torch.cat([missed, _hits_of_curvature(clean, least, threshold)]), clean)
-        found = _examine(second[rows], true_places(hits), deviation, window, threshold)
-        suspects = _replaced(suspects, moved, found, samples)
-    return suspects, noise
+        rows = crowded if len(crowded) < len(second) else slice(None)  # a view where it is all of them
+        before, stood = Background(*(column[rows] for column in found)), standing[rows]
+        noise[rows], after = _again(second[rows], rounding[rows], before, stood, window, threshold)
+        stands = _standing(after, noise[rows], threshold)
+        # A pass depends on these two alone: a row in which neither changed gives the same result as before.
+        moved = ((after.left != before.left) | (stands != stood)).any(1)
+        for column, part in zip((*found, standing), (*after, stands), strict=True):
+            column[rows] = part
+        crowded = crowded[moved]
+    return _signed(found, standing), noise
 
 
-def _interpolation_error(second: Tensor) -> Tensor:
-    """|sample − cubic through the samples 2 and 3 to its left and right|, ``(B, n)``.
-
-    The next neighbours are left out, because they may share a kink with the sample. Ends are continued by point
-    reflection, which keeps a straight background straight.
-    """
-    first, last = second[:, :1], second[:, -1:]
-    error = torch.empty_like(second)
-    _miss(torch.cat([2 * first - second[:, 1:4].flip(1), second[:, :6]], 1), error[:, :3])
-    _miss(second, error[:, 3:-3])
-    _miss(torch.cat([second[:, -6:], 2 * last - second[:, -4:-1].flip(1)], 1), error[:, -3:])
-    return error.abs_()
-
-
-def _miss(second: Tensor, error: Tensor) -> None:
-    """Sample minus cubic, for all but three samples at either end."""
-    near = second[:, 1:-5] + second[:, 5:-1]
-    torch.sub(second[:, 3:-3], near, alpha=4 / 6, out=error)
-    error.add_(second[:, :-6], alpha=1 / 6).add_(second[:, 6:], alpha=1 / 6)
-
-
-def _hits_of_error(second: Tensor, error: Tensor, limit: Tensor, sidelobe: float) -> Tensor:
-    """Flat indices of samples that interpolation misses, sidelobes apart."""
-    hit = true_places(error > limit[:, None])
-    flat = error.view(-1)
-    strongest = taken(flat, _around(hit, (-3, -2, 2, 3), error.shape[1])).amax(0)
-    hit = hit[taken(flat, hit) >= sidelobe * strongest]
-    return hit[_sharp(second, hit)]
-
-
-def _hits_of_curvature(second: Tensor, rounding: Tensor, threshold: float) -> Tensor:
-    """Flat indices of samples whose own second difference stands out: a coarser test that uses neighbours alone."""
-    bend = second.diff().diff().abs_()
-    limit = threshold * torch.maximum(robust_deviation(bend), rounding)
-    hit = true_places(bend > limit[:, None])
-    # A row of bends is two shorter, and begins one later.
-    hit = hit + 2 * (hit // bend.shape[1]) + 1
-    hit = hit[_sharp(second, hit)]
+def _again(second: Array, rounding: Array, before: Background, stood: Array, window: int,
+           threshold: float) -> tuple[Array, Background]:
+    """Noise and background of rows after the kinks found so far have been subtracted."""
+    clean = second - before.left
+    noise, missed, wide = _missed(clean, threshold, rounding, _SIDELOBE_CROWDED)
+    # A coarser test, which uses neighbours alone: samples whose own second difference stands out.
+    bend = abs(correlate(clean.reshape(-1), [1.0, -2.0, 1.0]).reshape(clean.shape))
+    bent = bend > threshold * namespace(clean).maximum(robust_deviation(bend[:, 1:-1]), rounding)[:, None]
+    sharp = _sharp(wide, missed | bent)
+    bent &= sharp
     # The ends have no second difference: each is taken with its neighbour.
-    place = hit % second.shape[1]
-    return torch.cat([hit, hit[place == 1] - 1, hit[place == second.shape[1] - 2] + 1])
+    bent[:, 0], bent[:, -1] = bent[:, 1], bent[:, -2]
+    return noise, _examined(second, _grown(missed & sharp | stood) | bent, noise, window, threshold, before)
 
 
-def _sharp(second: Tensor, where: Tensor) -> Tensor:
-    """Whether differences grow with their order near a sample, as at a kink, or shrink, as on a smooth bend.
+def _examined(second: Array, hits: Array, noise: Array, window: int, threshold: float,
+              known: Background | None = None) -> Background:
+    """Fit the background under all samples that were hit; then again without those that did not stand out."""
+    under_hits = above_background(second, hits, window, threshold, known)
+    beside_kinks = _grown(_standing(under_hits, noise, threshold))
+    return above_background(second, beside_kinks, window, threshold, known and under_hits)
+
+
+def _standing(found: Background, noise: Array, threshold: float) -> Array:
+    """Whether each sample stands out of its row's noise ``(B,)``."""
+    return found.strength > (threshold / _GAIN * noise)[:, None]
+
+
+def _missed(second: Array, threshold: float, rounding: Array, sidelobe: float) -> tuple[Array, Array, Array]:
+    """Noise ``(B,)`` of each row; the samples ``(B, n)`` that interpolation misses, sidelobes apart; and the rows
+    ``(B, n + 6)`` with their ends repeated."""
+    xp, first, last = namespace(second), second[:, :1], second[:, -1:]
+    # Ends are continued by point reflection, which keeps a straight background straight.
+    wide = xp.concatenate([2 * first - xp.flip(second[:, 1:4], (1,)), second,
+                           2 * last - xp.flip(second[:, -4:-1], (1,))], 1)
+    error = abs(correlate(wide.reshape(-1), _INTERPOLATION)).reshape(wide.shape)
+    for rows in (wide, error):
+        rows[:, :3], rows[:, -3:] = rows[:, 3:4], rows[:, -4:-3]
+    noise = xp.maximum(robust_deviation(error[:, 3:-3]), rounding)
+    missed = error[:, 3:-3] > (threshold * noise)[:, None]
+    where = true_places(missed)
+    near = _near(error, where)
+    strongest = xp.maximum(xp.maximum(near[0], near[1]), xp.maximum(near[5], near[6]))
+    missed.reshape(-1)[where] = near[3] >= sidelobe * strongest
+    return noise, missed, wide
+
+
+def _sharp(wide: Array, where: Array) -> Array:
+    """Of some samples those near which differences grow with their order, as at a kink; on a smooth bend they shrink.
 
     At a kink |δ⁶| is about three times |δ⁴| wherever it lies in its cell; on a curve that the samples resolve
     it is less than |δ⁴|. The comparison needs no scale, so that a bend in a flat signal is not taken for kinks.
     """
-    near = taken(second.view(-1), _around(where, range(-3, 4), second.shape[1]))
-    fourth = near.diff(n=2, dim=0)
-    return fourth.diff(n=2, dim=0).abs().amax(0) > fourth[1:-1].abs().amax(0)
+    xp, places = namespace(wide), true_places(where)
+    near = _near(wide, places)
+    fourth = near[:-2] - 2 * near[1:-1] + near[2:]
+    sixth = fourth[:-2] - 2 * fourth[1:-1] + fourth[2:]
+    sharp = xp.zeros_like(where)
+    sharp.reshape(-1)[places] = xp.amax(abs(sixth), 0) > xp.amax(abs(fourth[1:-1]), 0)
+    return sharp
 
 
-def _examine(second: Tensor, hits: Tensor, noise: Tensor, window: int, threshold: float) -> _Suspects:
-    """Fit the background under all samples that were hit; then again without those that did not stand out."""
-    _, stands_out = above_background(second, hits, noise / _GAIN, window, threshold)
-    where = _grown(hits[stands_out], second)
-    return _Suspects(where, *above_background(second, where, noise / _GAIN, window, threshold))
+def _near(wide: Array, where: Array) -> Array:
+    """Values ``(7, K)`` from three samples before to three after each flat index into ``(B, n)``, of rows
+    ``(B, n + 6)``."""
+    return wide.take(where + 6 * (where // (wide.shape[1] - 6)) + count(7, where)[:, None])
 
 
-def _signed(suspects: _Suspects, samples: int) -> Parts:
+def _grown(mask: Array) -> Array:
+    """A mask and the neighbours to the left and right within a row."""
+    grown = mask | mask
+    grown[:, 1:] |= mask[:, :-1]
+    grown[:, :-1] |= mask[:, 1:]
+    return grown
+
+
+def _signed(found: Background, standing: Array) -> Parts:
     """Give parts that do not stand out the sign of the larger neighbour that does; drop those without one."""
-    where, left, stands_out = suspects
-    own = torch.where(stands_out, left, 0)
-    quiet = torch.zeros_like(own[:1])
-    joined = (where.diff() == 1) & (where[1:] % samples > 0)
-    after = torch.cat([torch.where(joined, own[1:], 0), quiet]) if len(own) else own
-    before = torch.cat([quiet, torch.where(joined, own[:-1], 0)]) if len(own) else own
-    neighbour = torch.where(before.abs() >= after.abs(), before, after)
-    sign = torch.where(stands_out, left, neighbour).sign()
+    xp, where = namespace(standing), true_places(found.suspected)
+    left = found.left.take(where)
+    own, joined = left * standing.take(where), xp.zeros_like(left)
+    joined[1:] = (where[1:] - where[:-1] == 1) & (where[1:] % standing.shape[1] > 0)
+    before, after = xp.zeros_like(left), xp.zeros_like(left)
+    before[1:], after[:-1] = own[:-1] * joined[1:], own[1:] * joined[1:]
+    sign = xp.sign(xp.where(own != 0, own, xp.where(abs(before) >= abs(after), before, after)))
     keep = sign != 0
     return Parts(where[keep], left[keep], sign[keep])
 
 
-def _of_rows(suspects: _Suspects, rows: Tensor, samples: int) -> _Suspects:
-    """The suspects of some rows (ascending), indexed as if there were no others."""
-    row = suspects.where // samples
-    index = torch.searchsorted(rows, row).clamp_max_(len(rows) - 1)
-    here = rows[index] == row
-    where = index * samples + suspects.where % samples
-    return _Suspects(where[here], suspects.left[here], suspects.stands_out[here])
-
-
-def _replaced(suspects: _Suspects, chosen: Tensor, new: _Suspects, samples: int) -> _Suspects:
-    """The suspects with those of the rows in the mask ``chosen (B,)`` replaced; ``new`` is indexed as if there were
-    no others."""
-    rows = true_places(chosen)
-    if len(rows) == len(chosen):
-        return new
-    kept = ~chosen[suspects.where // samples]
-    new = new._replace(where=rows[new.where // samples] * samples + new.where % samples)
-    joined = _Suspects(*(torch.cat([old[kept], part]) for old, part in zip(suspects, new, strict=True)))
-    order = joined.where.argsort()
-    return _Suspects(*(column[order] for column in joined))
-
-
-def _around(where: Tensor, offsets: Iterable[int], samples: int) -> Tensor:
-    """Flat indices ``(offsets, K)`` of the neighbours of ``where (K,)``, ends of rows repeated."""
-    first = where - where % samples
-    span = torch.tensor(list(offsets), device=where.device)[:, None]
-    return torch.minimum(torch.maximum(where + span, first), first + (samples - 1))
-
-
-def _mask(where: Tensor, like: Tensor) -> Tensor:
-    """True at the flat indices ``where``, of the other's shape."""
-    mask = torch.zeros_like(like, dtype=torch.bool)
-    mask.view(-1).index_fill_(0, where, True)
-    return mask
-
-
-def _grown(where: Tensor, like: Tensor) -> Tensor:
-    """Flat indices and their neighbours to the left and right within a row, ascending, none twice."""
-    return true_places(_mask(_around(where, (-1, 0, 1), like.shape[1]).view(-1), like))
-
-
-def robust_deviation(magnitudes: Tensor) -> Tensor:
+def robust_deviation(magnitudes: Array) -> Array:
     """Robust standard deviation of each row of magnitudes: 1.4826 times their (lower) median."""
     return _MAD * lower_median(magnitudes)
-
-
-def lower_median(magnitudes: Tensor) -> Tensor:
-    """The (lower) median of each row, ``(B, n) -> (B,)``."""
-    middle = (magnitudes.shape[1] - 1) // 2
-    if magnitudes.device.type == "cpu":  # numpy selects four to eight times as fast as torch does
-        found = np.partition(magnitudes.numpy(), middle, axis=1)[:, middle]
-        return torch.from_numpy(np.ascontiguousarray(found))
-    return magnitudes.kthvalue(middle + 1, dim=1).values

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smpcore.metric.background_fit import taken, true_places
-from smpcore.metric.checks import as_tensor, check_samples, largest, scaled
-from smpcore.metric.kink_residual import blocks, robust_deviation
+from smpcore.metric.arrays import Array, by_portions, count, namespace, true_places
+from smpcore.metric.checks import as_tensor, check_samples, scaled
+from smpcore.metric.kink_residual import robust_deviation
 
 __all__ = ["ValueJumpWarning", "jump_share", "shares_of_jumps", "warn_of_jumps"]
 
@@ -63,37 +63,45 @@ def jump_share(signal: Tensor | np.ndarray) -> Tensor | np.ndarray:
     """
     values, give_back = as_tensor(signal)
     check_samples(values, 2 * _APART + 3, "jumps of its value")
-    rows, _ = scaled(values.reshape(-1, values.shape[-1]))
-    return give_back(shares_of_jumps(rows, torch.finfo(values.dtype).eps).reshape(values.shape[:-1]))
+    eps = torch.finfo(values.dtype).eps
+
+    def shares(part: Array) -> tuple[Array]:
+        rows, size, _ = scaled(part)
+        return (shares_of_jumps(namespace(rows).diff(rows), eps * size),)
+
+    share, = by_portions(shares, values.reshape(-1, values.shape[-1]))
+    return give_back(share.reshape(values.shape[:-1]))
 
 
-def shares_of_jumps(rows: Tensor, eps: float) -> Tensor:
-    """`jump_share` of rows ``(B, n)`` in float64, which were rounded to ``eps`` of their size before they came in."""
-    return torch.cat([_shares(block, eps) for block in blocks(rows)])
-
-
-def _shares(rows: Tensor, eps: float) -> Tensor:
-    share, samples, values = rows.new_zeros(len(rows)), rows.shape[1], rows.reshape(-1)
-    # Of all rows in one line, so that it is a few passes over contiguous memory; differences between rows are dropped.
-    size = values.diff().abs_()
-    where = true_places(size[1:-1] > torch.maximum(size[:-2], size[2:]).mul_(_STEEP)) + 1
-    where = where[(where % samples > 0) & (where % samples < samples - 2)]
+def shares_of_jumps(steps: Array, rounding: Array) -> Array:
+    """`jump_share` of rows whose differences are ``steps (B, n)`` and whose rounding error is ``rounding (B,)``."""
+    xp, samples = namespace(steps), steps.shape[1]
+    size = abs(steps).reshape(-1)
+    # Of all rows in one line; differences whose neighbours lie in another row are dropped.
+    steep = _STEEP * size
+    where = true_places((size[1:-1] > steep[:-2]) & (size[1:-1] > steep[2:])) + 1
+    place = where % samples
+    where = where[(place > 0) & (place < samples - 1)]
+    share = xp.zeros_like(rounding)
     if not len(where):
         return share
-    row, near = where // samples, where + torch.tensor([-1, 1, -3, -2, 2, 3], device=rows.device)[:, None]
-    near_size = taken(size, near.clamp(0, len(size) - 1))
-    near_size.masked_fill_((near < row * samples) | (near > row * samples + samples - 2), math.inf)
-    here, level = taken(size, where), _LEVEL * eps * taken(largest(rows), row)
-    stair, alone = near_size[:2].amax(0) <= level, here > _STEEP * near_size.amax(0)
+    row, around = where // samples, count(2 * _APART + 1, where)[:, None] - _APART
+    near = where % samples + around
+    near_size = size.take((where + around).clip(0, len(size) - 1))
+    near_size[_APART] = 0
+    near_size[(near < 0) | (near >= samples)] = math.inf
+    here, level = size.take(where), _LEVEL * rounding.take(row)
+    stair = xp.maximum(near_size[_APART - 1], near_size[_APART + 1]) <= level
+    alone = here > _STEEP * xp.amax(near_size, 0)
     # The median is taken of the rows that need it, which are few.
-    chosen = true_places(torch.bincount(row[alone & ~stair], minlength=len(rows)) > 0)
-    noise = torch.full_like(share, math.inf)
-    noise[chosen] = robust_deviation(rows[chosen].diff(n=2).abs_())
-    where = where[(here > level) & (stair | (alone & (here > _NOISE * taken(noise, row))))]
-    before, start, end, after = taken(values, where + torch.arange(-1, 3, device=rows.device)[:, None])
-    height = (end - start) - ((start - before) + (after - end)) / 2
-    variation = rows.diff().abs_().sum(1).clamp_min(torch.finfo(rows.dtype).tiny)
-    return share.index_add_(0, where // samples, height.abs()) / variation
+    chosen = true_places(xp.bincount(row[alone & ~stair], minlength=len(steps)) > 0)
+    noise = xp.full_like(share, math.inf)
+    noise[chosen] = robust_deviation(abs(xp.diff(steps[chosen])))
+    jump = (here > level) & (stair | (alone & (here > _NOISE * noise.take(row))))
+    row, (before, own, after) = row[jump], steps.take(where[jump] + around[_APART - 1:_APART + 2])
+    height = own - (before + after) / 2
+    variation = abs(steps).sum(1).clip(min=torch.finfo(torch.float64).tiny)
+    return xp.bincount(row, abs(height), len(steps)) / variation
 
 
 def warn_of_jumps(share: Tensor) -> None:

@@ -12,10 +12,11 @@ import torch
 from smpcore.arguments import (
     FUNCTION,
     MODULE,
-    MOST_OUTPUTS,
     TIMES,
     checked,
     checked_copy,
+    checked_inputs,
+    choose_outputs,
     home_of,
     optional,
     several,
@@ -114,10 +115,7 @@ def check_fit(model: torch.nn.Module, path: Callable, times: torch.Tensor, outpu
             x = path(ends)
     except Exception as error:
         raise ValueError(f"path: it fails at t = {ends[0].item():g}: {type(error).__name__}: {error}") from error
-    if not isinstance(x, torch.Tensor) or x.ndim < 1 or x.shape[0] != 2:
-        shape = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
-        raise ValueError(f"path: for times of shape (2,) it gives {shape}, not a tensor (2, *input_shape)")
-    for t, one in zip(ends.tolist(), x, strict=True):
+    for t, one in zip(ends.tolist(), checked_inputs(x, 2), strict=True):
         if not one.isfinite().all():
             raise ValueError(f"path: its input at t = {t:g} holds NaN or infinity")
     try:
@@ -134,18 +132,9 @@ def check_fit(model: torch.nn.Module, path: Callable, times: torch.Tensor, outpu
         raise ValueError(f"model: it returns a {type(found).__name__}, not a tensor: name a function that wraps it in "
                          "a module which returns the tensor to be measured")
     if outputs is not None:
-        _check_outputs(outputs, found.reshape(len(found), -1).shape[1])
-
-
-def _check_outputs(outputs: list[int], count: int) -> None:
-    if not outputs and count > MOST_OUTPUTS:
-        raise ValueError(f"outputs = []: the model has {count} outputs, and each takes a backward pass: name at most "
-                         f"{MOST_OUTPUTS} of them, as [0, 1]")
-    for index in outputs:
-        if not 0 <= index < count:
-            raise ValueError(f"outputs = {outputs}: the model has outputs 0 to {count - 1}")
-    if len(set(outputs)) < len(outputs):
-        raise ValueError(f"outputs = {outputs}: name each output once")
+        if len(set(outputs)) < len(outputs):
+            raise ValueError(f"outputs = {outputs}: name each output once")
+        choose_outputs(found, outputs or None, 2)
 
 
 def _imported(parameter: str, name: str):

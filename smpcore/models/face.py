@@ -187,20 +187,14 @@ def _trained(model: nn.Module, file: str, weights: str | Path | None):
     # From the bytes that were checked, not from the file again.
     arrays = [torch.from_numpy(np.array(array)) for array in joblib.load(io.BytesIO(content))]
     with torch.no_grad():
-        for parameter, array in zip(model.parameters(), _to_torch(arrays), strict=True):
-            parameter.copy_(array)
+        for parameter, array in zip(model.parameters(), arrays, strict=True):
+            parameter.copy_(_TO_TORCH[array.ndim](array))
     return model.eval().requires_grad_(False)
 
 
-def _to_torch(arrays: list[torch.Tensor]):
-    """In torch's layout: (kh, kw, in, out) to (out, in, kh, kw), (in, out) to (out, in), PReLU flat."""
-    for array in arrays:
-        if array.ndim == 4:
-            yield array.permute(3, 2, 0, 1)
-        elif array.ndim == 3:
-            yield array.flatten()
-        else:
-            yield array.T if array.ndim == 2 else array
+#: From the file's layout to torch's, by dimensions: convolutions (kh, kw, in, out), PReLU (1, 1, channels), linear
+#: layers (in, out), biases.
+_TO_TORCH = {4: lambda weight: weight.permute(3, 2, 0, 1), 3: torch.flatten, 2: torch.t, 1: torch.clone}
 
 
 def _pool(size: int) -> nn.MaxPool2d:

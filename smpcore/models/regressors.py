@@ -179,7 +179,8 @@ def regressor(recipe: Recipe) -> nn.Sequential:
 #: The networks whose weights are shipped: five seeds of each kind, and of one kind five that were stopped half-way.
 STORED = [Recipe(activation, pooling, steps=steps, seed=seed)
           for activation, pooling, steps in [("relu", "max", 300), ("relu", "average", 300), ("tanh", "max", 300),
-                                             ("tanh", "average", 300), ("relu", "max", 150)] for seed in range(5)]
+                                             ("tanh", "average", 300), ("gelu", "average", 300), ("relu", "max", 150)]
+          for seed in range(5)]
 _FILE = Path(__file__).with_name("regressors.npz")
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smpcore.units import Hinges, Steps, adaptive_windows, arguments, describe, windows
+from smpcore.units import Hinges, adaptive_windows, arguments, describe, windows
 
 __all__ = ["LogSumExpPool1d", "LogSumExpPool2d", "LogSumExpPool3d", "SoftMaximum", "SoftUnit", "softened"]
 
@@ -235,7 +235,7 @@ def softened(op: str, seen, args: tuple, kwargs: dict) -> nn.Module:
     ValueError
         Where the unit's value jumps, or it bends in a way that has no smooth counterpart here.
     """
-    if isinstance(seen, Steps) or (isinstance(seen, Hinges) and seen.jumps):
+    if seen.jumps:
         raise ValueError("its value jumps, which no smooth unit follows")
     if isinstance(seen, Hinges):
         if not seen.straight and seen.kind not in ("elu", "selu", "hardswish"):

@@ -47,8 +47,7 @@ def follow(record: Record, run: LineCall, inputs: list[Rows]) -> list[Rows] | No
     if name not in TABLE:
         return None
     unit = run.describe() if alone or name not in ("clamp", "prelu") else None
-    if isinstance(unit, Hinges) and alone and unit.straight \
-            and not any(torch.as_tensor(hinge.step).any() for hinge in unit.hinges):
+    if isinstance(unit, Hinges) and alone and unit.straight and not unit.jumps:
         return [_bend(record, run, unit, inputs[0])]
     if isinstance(unit, Steps) and not run.overwrites and alone:
         # Torch's own may lack a derivative, which is 0 wherever there is one.

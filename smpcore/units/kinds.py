@@ -106,10 +106,8 @@ class Selection(NamedTuple):
     best: Callable[[Tensor], tuple[Tensor, Tensor]]
     windows: Callable[[], Tensor]
 
-    @property
-    def jumps(self) -> bool:
-        """Whether the value jumps: never."""
-        return False
+    #: Whether the value jumps: never.
+    jumps = False
 
     def rows(self, parts: list[Tensor]) -> Tensor:
         """The sources of n calls at once: from inputs ``(n, *shape)`` each to ``(n * rows, places)``."""
@@ -143,10 +141,8 @@ class Steps(NamedTuple):
     def inputs(self) -> tuple[Tensor, ...]:
         return (self.input,)
 
-    @property
-    def jumps(self) -> bool:
-        """Whether the value jumps: always."""
-        return True
+    #: Whether the value jumps: always.
+    jumps = True
 
 
 def moves(tensor: Tensor) -> bool:

@@ -9,6 +9,14 @@ from smpcore.metric import background_fit
 pytestmark = pytest.mark.numeric
 
 
+def above(second, where, noise, window, threshold, **known):
+    """What suspects at flat indices have above their background, and whether it stands out of the row's noise."""
+    mask = torch.zeros(second.shape, dtype=torch.bool)
+    mask.view(-1)[where] = True
+    found = background_fit.above_background(second, mask, window, threshold, **known)
+    return found.left.view(-1)[where], (found.strength > threshold * noise[:, None]).view(-1)[where]
+
+
 def suspects(rows, samples, seed, dense):
     """Samples of a rough background, and runs of them under suspicion, at the ends of rows too."""
     source = torch.Generator().manual_seed(seed)
@@ -59,10 +67,29 @@ def one_by_one(second, where, noise, window, threshold):
 @pytest.mark.parametrize("dense", [0.0, 0.02, 0.1, 0.3])
 def test_all_runs_together_are_the_fit_of_each(window, dense):
     given = *suspects(7, 100, 5, dense), window, 1.0
-    (left, stands_out), (wanted, clear) = background_fit.above_background(*given), one_by_one(*given)
+    (left, stands_out), (wanted, clear) = above(*given), one_by_one(*given)
     torch.testing.assert_close(left, wanted, rtol=1e-9, atol=1e-9)
     assert torch.equal(stands_out, clear)
     assert dense == 0.0 or stands_out.any()
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.01, 0.3])
+def test_what_is_known_of_other_suspects_changes_nothing(moved):
+    second, where, _ = suspects(7, 100, 5, 0.1)
+    before = torch.zeros(7, 100, dtype=torch.bool)
+    before.view(-1)[where] = True
+    before[3, 4:] = True  # too few samples for a background
+    other = torch.rand(7, 100, generator=torch.Generator().manual_seed(1)) < moved
+    after = torch.where(other, ~before, before)
+    after[3] = before[2]
+    for now in (after, torch.zeros_like(before)):
+        known = background_fit.above_background(second, before, 9, 1.0)
+        found = background_fit.above_background(second, now, 9, 1.0, known)
+        anew = background_fit.above_background(second, now, 9, 1.0)
+        assert torch.equal(found.suspected, anew.suspected)
+        for column in ("left", "strength"):
+            torch.testing.assert_close(getattr(found, column), getattr(anew, column), rtol=1e-9, atol=1e-9)
+        assert bool(found.left.any()) == bool(now.any())
 
 
 def test_a_bend_across_a_long_run_is_not_a_kink():
@@ -70,12 +97,12 @@ def test_a_bend_across_a_long_run_is_not_a_kink():
     x = torch.arange(60.0, dtype=torch.float64)
     bend = torch.cos(x / 8)[None]
     where, noise = torch.arange(20, 40), torch.full((1,), 1e-6, dtype=torch.float64)
-    left, stands_out = background_fit.above_background(bend, where, noise, 9, 5.0)
+    left, stands_out = above(bend, where, noise, 9, 5.0)
     assert float(left.abs().max()) > 0.1
     assert not stands_out.any()
     kinked = bend.clone()
     kinked[0, 30] += 2.0
-    _, stands_out = background_fit.above_background(kinked, torch.arange(28, 33), noise, 9, 5.0)
+    _, stands_out = above(kinked, torch.arange(28, 33), noise, 9, 5.0)
     assert stands_out.tolist() == [False, False, True, False, False]
 
 

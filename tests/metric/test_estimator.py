@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from smpcore import find_kinks, signals, smp
 from smpcore.metric import estimator
+from smpcore.metric.arrays import AT_ONCE
 
 pytestmark = pytest.mark.numeric
 
@@ -228,8 +229,26 @@ def test_a_batch_is_its_signals_one_by_one(monkeypatch):
     together = smp(values.reshape(2, 3, 801), spacing)
     alone = torch.stack([smp(row, spacing) for row in values])
     assert torch.allclose(together.flatten(), alone, rtol=1e-12)
-    monkeypatch.setitem(estimator._AT_ONCE, "cpu", 1)
+    monkeypatch.setitem(AT_ONCE, "cpu", 1)
     assert torch.allclose(smp(values, spacing), alone, rtol=1e-12)
+
+
+@pytest.mark.parametrize("lag", ["auto", 3])
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_tensors_are_worked_on_as_arrays_are(noise, lag):
+    """What runs on a GPU, on this processor: crowded kinks, noise, a staircase, a constant and a huge signal."""
+    values, _, _ = drawn("rbf", 801, 6, kinks=60, noise=noise, length_scale=0.5)
+    values[1], values[2], values[3] = values[1].round(decimals=1), 3.7, 1e200 * values[3]
+    given = 2.0**-52, lag, 9, 5.0
+    for there, here in zip(estimator._totals(values, *given), estimator._totals(values.numpy(), *given), strict=True):
+        assert isinstance(there, torch.Tensor)
+        np.testing.assert_allclose(there, here, rtol=1e-12)
+    rounding, step = torch.full((1,), 2.0**-50, dtype=torch.float64), 1 if lag == "auto" else lag
+    kinks = [estimator._gathered(*estimator._at_full_rate(row, error, step, 9, 5.0), step)
+             for row, error in ((values[:1], rounding), (values[:1].numpy(), rounding.numpy()))]
+    for there, here in zip(*kinks, strict=True):
+        assert len(here) > 5
+        np.testing.assert_allclose(there, here, rtol=1e-9)
 
 
 def test_signals_in_columns_are_read_as_a_view():

@@ -15,7 +15,8 @@ import notebooks
 
 CHECKS = yaml.safe_load((notebooks.NOTEBOOKS / "parameters/check.yaml").read_text(encoding="utf-8"))
 #: Of 07 the networks are then those that are stored, which need no training.
-FEWER = {"04": {"pictures": 100}, "07": {"networks_per_kind": 2, "steps": 300, "seed": 0}}
+FEWER = {"04": {"pictures": 100}, "07": {"networks_per_kind": 2, "steps": 300, "seed": 0},
+         "10": {"samples": 21, "frames": 32}}
 PARTS = ("exercise", "solution", "check")
 
 

@@ -107,15 +107,15 @@ def test_what_a_bad_name_gets(mine, tmp_path, kind, name, says):
 
 @pytest.mark.parametrize(("model", "path", "outputs", "says"), [
     ("model", "too_wide", None, r"model: it does not take the path's inputs of shape \(2, 4\): RuntimeError"),
-    ("model", "flat", None, r"path: for times of shape \(2,\) it gives \(\), not a tensor"),
-    ("model", "one_only", None, r"path: for times of shape \(2,\) it gives \(1, 3\), not a tensor"),
+    ("model", "flat", None, r"for 2 times the path returns shape \(\): it must return one input for each"),
+    ("model", "one_only", None, r"for 2 times the path returns shape \(1, 3\): it must return"),
     ("model", "failing", None, "path: it fails at t = 0: RuntimeError: no picture"),
     ("model", "flat_end", None, "path: its input at t = 1 holds NaN or infinity"),
     ("training", "path", None, r"model: module 1 \(BatchNorm1d\) is in training mode.*call model.eval\(\) first"),
     ("one_at_a_time", "path", None, "model: it does not take the path's inputs of shape .*one at a time"),
     ("two", "path", None, "model: it returns a tuple, not a tensor: name a function that wraps it"),
-    ("many", "path", [], r"outputs = \[\]: the model has 100 outputs.*name at most 64 of them"),
-    ("model", "path", [2], r"outputs = \[2\]: the model has outputs 0 to 1"),
+    ("many", "path", [], r"the model has 100 outputs.*choose at most 64 with outputs=\[0, 1, …\]"),
+    ("model", "path", [2], r"outputs has 2: indices go from 0 to 1"),
     ("model", "path", [0, 0], r"outputs = \[0, 0\]: name each output once"),
 ])
 def test_a_model_and_a_path_that_do_not_fit(mine, model, path, outputs, says):

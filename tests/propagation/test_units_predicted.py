@@ -7,7 +7,7 @@ import torch
 from cases import UNITS, Then, shifted_leaky
 from torch import nn
 
-from smpcore import attribute, models, propagation, units
+from smpcore import attribute, models, paths, propagation, units
 from smpcore.units.elementwise import ELEMENTWISE
 
 F64 = torch.float64
@@ -61,6 +61,27 @@ def compared(make, tolerance=0.08):
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
 def test_a_unit_is_predicted(case):
     compared(lambda seed: network(Then(case.function), seed))
+
+
+POOLED = {"relu": nn.ReLU, "leaky relu": lambda: nn.LeakyReLU(0.2), "prelu": nn.PReLU, "relu6": nn.ReLU6,
+          "hardtanh": lambda: nn.Hardtanh(-0.5, 1.0), "softshrink": nn.Softshrink,
+          "hardswish": lambda: Then(lambda x: nn.functional.hardswish(3 * x))}
+
+
+@pytest.mark.parametrize("unit", POOLED)
+def test_a_unit_below_average_pooling(unit):
+    # 24 channels; law and measurement of the same networks, so that what their weights' sizes scatter drops out.
+    shape, draws = (1, 10, 10), 20
+    path, found = paths.circle(shape, seed=1), []
+    for seed in range(draws):
+        model = models.cnn(shape, channels=24, depth=2, pooling="average", activation=POOLED[unit], seed=seed)
+        law = propagation.predict_network(model, path, TIMES)
+        assert all(layer.how == "closed form" for layer in law.layers)
+        found.append([float(each.total[0]) for each in (law, attribute(model, path, TIMES))])
+    law, truth = torch.tensor(found, dtype=F64).T
+    ratio = truth.mean() / law.mean()
+    error = float((truth - ratio * law).std() / law.mean()) / math.sqrt(draws)
+    assert abs(float(ratio) - 1) < 0.06 + 2 * error, (ratio, error)
 
 
 @pytest.mark.parametrize("op", sorted(set(ELEMENTWISE) - {"hardshrink"}))

@@ -30,6 +30,19 @@ def test_the_spread_is_that_of_drawn_networks(make, shape):
     assert abs(ratio - 1) < 0.15 + 2 * math.sqrt(1 / (2 * DRAWS) + 1 / (2 * draws))
 
 
+def test_one_layer_scatters_by_the_root_of_its_width():
+    # On the circle SMP is 2 Σ_u |v_u| R_u, v Gaussian and R Rayleigh: its variance over its squared mean is
+    # (E v² E R²/(E|v| E R)² − 1)/n = (π/2 · 4/π − 1)/n = 1/n.
+    width, models_read = 64, 4
+    path, times = paths.circle(32), torch.linspace(0, TAU, 101, dtype=F64)
+    guesses = [propagation.predict_network(models.mlp(32, width=width, depth=1, seed=seed), path, times)
+               for seed in range(models_read)]
+    found = torch.stack([guess.std[0] / guess.total[0] for guess in guesses]) * math.sqrt(width)
+    # A readout's n weights are a sample themselves: E v²/(E|v|)² is known to √(0.283/n) of itself, the spread as well.
+    error = math.sqrt((1 / (2 * DRAWS) + 0.283 / width) / models_read)
+    assert abs(float(found.mean()) - 1) < 3 * error, found
+
+
 def test_drawn_networks_have_the_models_weights():
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.PReLU(3), nn.Flatten(), nn.Linear(48, 2)).eval()
     model[1].running_var.copy_(torch.tensor([1.0, 2.0, 3.0]))

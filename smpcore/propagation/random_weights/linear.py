@@ -11,12 +11,13 @@ from smpcore.inspection.module_scope import call_site
 from smpcore.propagation.random_weights.sampling import (
     REPLICATES,
     as_many,
-    few_draws,
+    draws_for,
     matched,
     normal,
     once,
     paired,
-    sampler,
+    pulled,
+    sampled,
 )
 from smpcore.propagation.random_weights.second_moments import (
     Field,
@@ -72,12 +73,10 @@ def linear(step, fields, run) -> Stage:
     shape, seed = field.positions, run.next_seed()
 
     def pull(gain):
-        if gain.dim() == 3:
-            return [(power * out * gain).expand(*gain.shape[:2], shape)]
-        white = normal(power * out, (REPLICATES, 1, few_draws(shape), shape), seed, gain)
-        return [white * (gain**2).mean(2, keepdim=True).sqrt()]
+        return pulled(gain, lambda squares: (power * out * squares).expand(*squares.shape[:2], shape),
+                      lambda draws: normal(1.0, (REPLICATES, 1, draws_for(shape, True), shape), seed, draws))
 
-    return Stage(_drawable(behind, run), pull)
+    return Stage(sampled(behind, run.next_seed()), pull)
 
 
 def conv(step, fields, run) -> Stage:
@@ -109,40 +108,36 @@ def conv(step, fields, run) -> Stage:
                                  dilation=dilation)
     if run.joint and field.roots and is_depthwise(step):
         return _depthwise(step, field, behind, run, apply, convolve)
-    seeds, many = (run.next_seed(), run.next_seed(), run.next_seed()), few_draws(behind.positions)
+    if not run.joint:
+        behind = sampled(behind, run.next_seed())
+    seeds = run.next_seed(), run.next_seed(), run.next_seed()
 
     def draw():
-        parts = field.draw()
+        parts, many = field.draw(), draws_for(behind.positions, True)
         before = parts[0].shape[2]
         weights = normal(forward / before, (REPLICATES * many, before, *kernel), seeds[0], field.value)
         values, slopes = (convolve(part.expand(REPLICATES, *part.shape[1:]), weights) for part in parts)
         biases = normal(_mean_square(step, "bias"), (REPLICATES, 1, many, 1), seeds[1], field.value)
         return matched(values + biases, diagonal(behind.value)), matched(slopes, diagonal(behind.slope))
 
-    def pull(gain):
-        square = backward * adjoint(apply, positions, gain if gain.dim() == 3 else (gain**2).mean(2))
-        if gain.dim() == 3:
-            return [square]
-        before = few_draws(positions)
-        weights = normal(backward / gain.shape[2], (REPLICATES * gain.shape[2], before, *kernel), seeds[2], gain)
-        return [matched(adjoint(lambda part: convolve(part, weights), positions, gain, before), square)]
+    def before(gain):
+        count, many = gain.shape[2], draws_for(positions, True)
+        weights = normal(1 / count, (REPLICATES * count, many, *kernel), seeds[2], gain)
+        return adjoint(lambda part: convolve(part, weights), positions, gain, many)
 
-    return Stage(replace(behind, draw=once(draw)) if run.joint else _drawable(behind, run), pull)
+    def pull(gain):
+        return pulled(gain, lambda squares: backward * adjoint(apply, positions, squares), before)
+
+    return Stage(replace(behind, draw=once(draw)) if run.joint else behind, pull)
 
 
 def _convolved(draws: Tensor, weights: Tensor, *, padded, around, kernel, stride, dilation) -> Tensor:
     """Draws ``(R, P, M, N)`` by weights ``(R M', M/groups, *kernel)`` of each replicate's own."""
     if weights.shape[1] == 1 and len(weights) == draws.shape[0] * draws.shape[2]:
-        # One channel each: as many sums of as few terms, faster so than by torch's convolution in double precision.
-        flat = padded(draws, 3)
+        # One channel each: quicker tap by tap than by torch's convolution in double precision.
         taps, _ = conv_map(kernel, around, stride, dilation)
-        each = weights.reshape(draws.shape[0], 1, draws.shape[2], -1)
-        return taps(flat.flatten(1, 2), each.expand(-1, draws.shape[1], -1, -1).flatten(1, 2)).unflatten(
-            1, draws.shape[1:3])
-    if set(kernel) == {1} and set(stride) == {1} and draws.shape[-1] == math.prod(around):
-        groups = draws.shape[0] * draws.shape[2] // weights.shape[1]
-        if groups == draws.shape[0]:
-            return weights.reshape(groups, 1, -1, draws.shape[2]) @ draws
+        each = weights.reshape(draws.shape[0], 1, draws.shape[2], -1).expand(*draws.shape[:3], -1)
+        return taps(padded(draws, 3).flatten(1, 2), each.flatten(1, 2)).unflatten(1, draws.shape[1:3])
     part = padded(draws, 3).unflatten(3, around).transpose(0, 1).flatten(1, 2)
     found = getattr(nn.functional, f"conv{len(kernel)}d")(part, weights, None, stride, 0, dilation,
                                                           part.shape[1] // weights.shape[1])
@@ -169,23 +164,29 @@ def _depthwise(step, field: Field, behind: Field, run, apply, convolve) -> Stage
     def given(one, other):
         return power * apply((one * other).unflatten(2, (count, few)).sum(3).flatten(1, 2))
 
-    # As many rows, scaled to the mean that is known.
+    # One row for each draw, scaled to the mean that is known.
     rows = [given(one, other).unflatten(1, (-1, count)) for one, other in (
         (values, values), (slopes, slopes), (slopes, values))]
-    scale = [((diagonal(known) - extra) / part.mean(2).clamp(min=1e-300))[:, :, None] for known, extra, part in (
-        (behind.value, bias, rows[0]), (behind.slope, 0.0, rows[1]))]
-    scale.append((scale[0] * scale[1]).clamp(min=0).sqrt())
-    rows = [(part * by).flatten(1, 2) for part, by in zip(rows, scale, strict=True)]
-    each = Field(rows[0] + bias, *rows[1:], 1, behind.sides)
+    known = behind.value - bias, behind.slope
+    scale = [(square / part.mean(2).clamp(min=1e-300)).clamp(min=0)[:, :, None]
+             for square, part in zip(map(diagonal, known), rows[:2], strict=True)]
+    value, slope, cross = ((part * by).flatten(1, 2) for part, by in zip(
+        rows, [*scale, (scale[0] * scale[1]).sqrt()], strict=True))
+    each = Field(value + bias, slope, cross, 1, behind.sides)
     # Where all that a unit reads is 0, its derivative is that on the side to which its weights take it from there.
     least = 1e-9 * field.value.mean().sqrt()
     drawn = (matched(convolve(values + least, weights) + biases, diagonal(behind.value)),
              matched(convolve(slopes, weights), diagonal(behind.slope)))
 
     def pull(gain):
-        found = adjoint(lambda part: convolve(part, weights), field.positions, as_many(gain, count * several),
-                        count * few)
-        return [matched(found, several * power * adjoint(apply, field.positions, (gain**2).mean(2)))]
+        def back(draws, by):
+            return adjoint(lambda part: convolve(part, by), field.positions, draws, count * few)
+
+        # Gains of neighbours are alike, and so are gates and weights: the square of the sum is not the sum of squares,
+        # whose mean is known.
+        gain = as_many(gain, count * several)
+        square = several * power * adjoint(apply, field.positions, (gain**2).mean(2))
+        return [matched(back(gain, weights), square, back(gain**2, weights**2))]
 
     return Stage(replace(behind, draw=once(lambda: drawn), given=each), pull)
 
@@ -239,10 +240,6 @@ def _moved(field: Field, apply, sides, run, across=None) -> Stage:
         return [adjoint(lambda part: apply(part, 3), field.positions, gain, gain.shape[2])]
 
     return Stage(behind, pull)
-
-
-def _drawable(field: Field, run) -> Field:
-    return replace(field, draw=sampler(field, run.next_seed()))
 
 
 def batch_norm(step, fields, run) -> Stage:

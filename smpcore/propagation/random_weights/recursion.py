@@ -11,7 +11,7 @@ from smpcore.propagation.layer_graph import Step
 from smpcore.propagation.random_weights import linear
 from smpcore.propagation.random_weights.elementwise import unit
 from smpcore.propagation.random_weights.max_pool import max_pool
-from smpcore.propagation.random_weights.sampling import REPLICATES, as_many, draws_for, few_draws, normal
+from smpcore.propagation.random_weights.sampling import REPLICATES, as_many, draws_for, matched, normal
 from smpcore.propagation.random_weights.second_moments import Field, shifted
 from smpcore.propagation.random_weights.stage import Stage
 
@@ -137,7 +137,7 @@ def walk(steps: list[Step], inputs: tuple[Tensor, Tensor]) -> list[LayerRates]:
     at_once = max(1, _ROOM // (8 * largest), min(8, _MOST // (8 * largest)))
     joint = _gains_meet(steps)
     if joint or any(step.op in ("max pool", "sum") for step in steps):
-        drawn = max(size * (few_draws if joint else draws_for)(size) for size in sizes)
+        drawn = max(size * draws_for(size, joint) for size in sizes)
         at_once = min(at_once, max(1, _DRAWN // (8 * REPLICATES * drawn)))
     parts = []
     for start in range(0, len(inputs[0]), at_once):
@@ -208,15 +208,15 @@ def _backward(steps, stages, counts, first: Field, run: Run) -> list:
     positions = counts[before][1]
     one = first.value.new_ones(1, first.value.shape[1], positions)
     if run.joint:
-        one = normal(1.0, (REPLICATES, 1, few_draws(positions), positions), run.next_seed(), one).expand(
-            -1, one.shape[1], -1, -1)
+        white = normal(1.0, (REPLICATES, 1, draws_for(positions, True), positions), run.next_seed(), one)
+        one = matched(white, one)
     gains[before] = (one, True, None)
     for n in range(end - 1, 0, -1):
         if gains[n] is None or stages[n] is None:
             continue
         gain, direct, kink = gains[n]
         gains[n] = None
-        sizes[n] = (_size(gain if kink is None else kink), _size(gain), direct)
+        sizes[n] = (_size(gain if kink is None else kink, stages[n].at_kink), _size(gain), direct)
         direct = direct and steps[n].op not in ("linear", "conv")
         for at, part in zip(steps[n].inputs, stages[n].pull(gain), strict=True):
             part, at_kink = part if isinstance(part, tuple) else (part, None)
@@ -232,8 +232,11 @@ def _backward(steps, stages, counts, first: Field, run: Run) -> list:
     return sizes
 
 
-def _size(gain: Tensor) -> Tensor:
-    return gain.clamp(min=0).sqrt() if gain.dim() == 3 else gain.abs().mean(2) / _HALF_NORMAL
+def _size(gain: Tensor, these: Tensor | None = None) -> Tensor:
+    if gain.dim() == 3:
+        return gain.clamp(min=0).sqrt()
+    share = torch.ones_like(gain) if these is None else as_many(these.to(gain), gain.shape[2])
+    return (gain.abs() * share).sum(2) / share.sum(2).clamp(min=1) / _HALF_NORMAL
 
 
 def _positions(step: Step) -> int:

@@ -9,23 +9,19 @@ from torch import Tensor
 from smpcore.propagation.closed_forms.orthant import symmetric_root
 from smpcore.propagation.random_weights.second_moments import Field, diagonal
 
-__all__ = ["REPLICATES", "as_many", "drawn", "draws_for", "few_draws", "matched", "moments_of", "normal", "once",
-           "paired", "sampler", "windows_drawn"]
+__all__ = ["REPLICATES", "as_many", "drawn", "draws_for", "matched", "moments_of", "normal", "once", "paired", "pulled",
+           "sampled", "windows_drawn"]
 
 #: Independent sets of draws: each is carried to the end by itself, and their scatter is the Monte Carlo error.
 REPLICATES = 4
-# Positions above which fewer channels are drawn: their means are taken over positions as well.
-_LARGE = 4096
+# Positions above which fewer channels are drawn, as their means are taken over positions as well.
+_LARGE = 1024
 
 
-def draws_for(positions: int) -> int:
-    """Channels drawn in each replicate: many where the map is small."""
-    return int(min(4096, max(160 if positions <= _LARGE else 32, 2**15 // positions)))
-
-
-def few_draws(positions: int) -> int:
-    """Channels of each replicate where whole maps are drawn, every position with the others."""
-    return min(128, max(32, 2**15 // positions))
+def draws_for(positions: int, mixed: bool = False) -> int:
+    """Channels drawn in each replicate: many where the map is small; fewer where maps pass through drawn weights."""
+    count = min(4096, max(160 if positions <= _LARGE else 32, 2**15 // positions))
+    return min(count, 128, max(16, 2**18 // positions)) if mixed else count
 
 
 def once(make):
@@ -52,9 +48,18 @@ def as_many(draws: Tensor, count: int) -> Tensor:
     return draws if there == count else draws[:, :, torch.arange(count, device=draws.device) % there]
 
 
-def matched(draws: Tensor, square: Tensor) -> Tensor:
-    """Draws ``(R, P, M, N)`` scaled to mean squares that are known, so that errors do not grow from layer to layer."""
-    return draws * (square / (draws**2).mean(2).clamp(min=1e-300)).sqrt()[:, :, None]
+def matched(draws: Tensor, square: Tensor, squares: Tensor | None = None) -> Tensor:
+    """Draws ``(R, P, M, N)`` scaled to mean squares that are known, so that errors do not grow from layer to layer.
+
+    ``squares`` are those whose mean is known, where they are not the draws' own.
+    """
+    squares = draws**2 if squares is None else squares
+    return draws * (square / squares.mean(2).clamp(min=1e-300)).sqrt()[:, :, None]
+
+
+def pulled(gain: Tensor, squares, draws) -> list[Tensor]:
+    """Gains before a step: mean squares ``(R, P, N)`` by the one function, draws ``(R, P, M, N)`` by the other."""
+    return [squares(gain)] if gain.dim() == 3 else [matched(draws(gain), squares((gain**2).mean(2)))]
 
 
 def paired(*draws: tuple[Tensor, Tensor]) -> list[tuple[Tensor, ...]]:
@@ -64,9 +69,9 @@ def paired(*draws: tuple[Tensor, Tensor]) -> list[tuple[Tensor, ...]]:
         [half[:, :, :count] for half in part.chunk(2, 2)], 2) for part in both) for both in draws]
 
 
-def sampler(field: Field, seed: int):
-    """A function that draws a Gaussian field: the same numbers at every call and every time."""
-    return once(lambda: _gaussian(field, seed))
+def sampled(field: Field, seed: int) -> Field:
+    """With draws of a Gaussian field: the same numbers at every call and every time."""
+    return replace(field, draw=once(lambda: _gaussian(field, seed)))
 
 
 def _gaussian(field: Field, seed: int) -> tuple[Tensor, Tensor]:

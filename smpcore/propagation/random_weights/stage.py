@@ -24,8 +24,12 @@ class Stage:
     rates
         Triples (which step's, at which step the gain, Σ|jump of the unit's own slope| and the number of jumps per
         unit of t ``(2, R, P, N)``).
+    at_kink
+        Of a unit like ReLU whose gains are drawn: of which draws ``(R, P, M, N)`` the gain at its kinks is that. Its
+        output is 0 there as at a kink, so that a sum behind it is what its other side makes of it.
     """
 
     field: Field
     pull: Callable[[Tensor], list[Tensor]]
     rates: tuple = ()
+    at_kink: Tensor | None = None
