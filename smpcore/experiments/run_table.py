@@ -65,13 +65,22 @@ def load(folder: str | Path | list[Path]):
             if not hidden and path.resolve() not in seen:  # folders may be given twice, or one within another
                 seen.add(path.resolve())
                 records += _both(path)
-    columns = _Columns(records)
-    rows = [columns.row(*each) for each in records]
+    parameters = {name for _, record, _ in records for name in record["parameters"]} - {"output_dir", "device"}
+    results = {name for _, record, _ in records for name in record["results"]}
+    # Over all records, so that a column means one thing in every row.
+    results = {name: f"result_{name}" if name in parameters else name for name in results}
+    about = {name: f"run_{name}" if name in parameters | set(results.values()) else name for name in _ABOUT}
+    rows, kinds, meanings = [], {}, {}
+    for each in records:
+        rows.append({})
+        for name, kind, value, meaning in _entries(*each, results, about):
+            rows[-1][name] = value if isinstance(value, int | float | str | None) else json.dumps(value)
+            kinds.setdefault(name, kind)
+            meanings.setdefault(name, {})[each[1]["notebook"]] = meaning
     order = {"about": 2, "parameter": 0, "result": 1}
-    names = sorted(columns.kinds, key=lambda name: (name != columns.about["notebook"], order[columns.kinds[name]]))
+    names = sorted(kinds, key=lambda name: (name != about["notebook"], order[kinds[name]]))
     frame = pandas.DataFrame({name: _column([row.get(name) for row in rows]) for name in names}, columns=names)
-    frame.attrs.update(meanings={name: columns.meaning(name) for name in names}, kinds=columns.kinds,
-                       about=columns.about)
+    frame.attrs.update(meanings={name: _meaning(meanings[name]) for name in names}, kinds=kinds, about=about)
     return frame
 
 
@@ -98,47 +107,29 @@ def _column(values: list):
     return values
 
 
-class _Columns:
-    """The names of a table's columns, with what each is and means."""
+def _meaning(said: dict[str, str]) -> str:
+    """What a column means: one sentence, or one for each notebook where they differ."""
+    if len(set(said.values())) == 1:
+        return next(iter(said.values()))
+    return "; ".join(f"{notebook}: {text}" for notebook, text in sorted(said.items()))
 
-    def __init__(self, records):
-        parameters = {name for _, record, _ in records for name in record["parameters"]} - {"output_dir", "device"}
-        results = {name for _, record, _ in records for name in record["results"]}
-        # Over all records, so that a column means one thing in every row.
-        self._results = {name: f"result_{name}" if name in parameters else name for name in results}
-        taken = parameters | set(self._results.values())
-        self.about = {name: f"run_{name}" if name in taken else name for name in _ABOUT}
-        self.kinds, self._meanings = {}, {}
 
-    def meaning(self, name: str) -> str:
-        """What a column means: one sentence, or one for each notebook where they differ."""
-        said = self._meanings[name]
-        if len(set(said.values())) == 1:
-            return next(iter(said.values()))
-        return "; ".join(f"{notebook}: {text}" for notebook, text in sorted(said.items()))
-
-    def row(self, path: Path, record: dict, about: dict) -> dict:
-        """One run's."""
-        notebook, found = record["notebook"], {}
-
-        def put(name, value, kind, meaning):
-            found[name] = value if isinstance(value, int | float | str | None) else json.dumps(value)
-            self.kinds.setdefault(name, kind)
-            self._meanings.setdefault(name, {})[notebook] = meaning
-
-        for name, value in record["parameters"].items():
-            if name not in ("output_dir", "device"):
-                put(name, value, "parameter", about.get("meanings", {}).get(name) or f"parameter of {notebook}")
-        title = f"“{about['title']}” ({notebook})" if about.get("title") else notebook
-        for name, value in record["results"].items():
-            put(self._results[name], value, "result", record.get("meanings", {}).get(name) or _in_words(name, title))
-        values = {**about, "notebook": notebook, "device": record.get("device"), "folder": str(path.parent),
-                  "threads": record.get("threads")}
-        for name, meaning in _ABOUT.items():
-            put(self.about[name], values.get(name), "about", meaning)
-        for package, version in record.get("versions", {}).items():
-            put(f"version_{package}", version, "about", f"version of {package}")
-        return found
+def _entries(path: Path, record: dict, about: dict, results: dict, abouts: dict):
+    """Of one run, each column's name, what kind it is, the value and what it means; ``results`` and ``abouts`` name the
+    columns of what may be called as a parameter is."""
+    notebook = record["notebook"]
+    for name, value in record["parameters"].items():
+        if name not in ("output_dir", "device"):
+            yield name, "parameter", value, about.get("meanings", {}).get(name) or f"parameter of {notebook}"
+    title = f"“{about['title']}” ({notebook})" if about.get("title") else notebook
+    for name, value in record["results"].items():
+        yield results[name], "result", value, record.get("meanings", {}).get(name) or _in_words(name, title)
+    values = {**about, "notebook": notebook, "device": record.get("device"), "folder": str(path.parent),
+              "threads": record.get("threads")}
+    for name, meaning in _ABOUT.items():
+        yield abouts[name], "about", values.get(name), meaning
+    for package, version in record.get("versions", {}).items():
+        yield f"version_{package}", "about", version, f"version of {package}"
 
 
 def _in_words(name: str, title: str) -> str:

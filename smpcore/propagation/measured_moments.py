@@ -308,11 +308,14 @@ class _Pool:
         chance = chance / chance.sum()
         picked = torch.multinomial(chance.cpu(), self.draws, replacement=True, generator=self.generator).to(mean.device)
         at, pair = picked // len(i), picked % len(i)
-        found = ties(cov[at], slope_cov[at], mean[at], leads[at], cross[at], drift[at])
-        each = torch.arange(len(at), device=mean.device)
-        one = found._replace(mean=found.mean[each, pair], cov=found.cov[each, pair])
-        return (leads_at(one, _POINTS).mean(0) / chance[picked], at, found.strength[each, pair],
-                found.number[each, pair])
+        # The pair's two signals first, then the others.
+        rank = torch.arange(2, leads.shape[1] + 2, device=mean.device).repeat(len(at), 1)
+        order = rank.scatter(1, torch.stack([i[pair], j[pair]], 1), rank.new_tensor([[0, 1]]).expand(len(at), 2))
+        order, row = order.argsort(1), at[:, None]
+        mean, leads, drift = (part[row, order] for part in (mean, leads, drift))
+        cov, slope_cov, cross = (part[row[..., None], order[:, :, None], order[:, None]] for part in covs)
+        found = ties(cov, slope_cov, mean, leads, cross, drift, pairs=1)
+        return leads_at(found, _POINTS).mean(0)[:, 0] / chance[picked], at, found.strength[:, 0], found.number[:, 0]
 
 
 def _moments(values: Tensor, slopes: Tensor, weights: Tensor) -> tuple[Tensor, ...]:

@@ -38,7 +38,7 @@ def test_one_layer_scatters_by_the_root_of_its_width():
     guesses = [propagation.predict_network(models.mlp(32, width=width, depth=1, seed=seed), path, times)
                for seed in range(models_read)]
     found = torch.stack([guess.std[0] / guess.total[0] for guess in guesses]) * math.sqrt(width)
-    # The n weights of a readout are a sample themselves: E v²/(E|v|)² is known to √(0.283/n), the spread to as much.
+    # A readout's n weights are a sample themselves: E v²/(E|v|)² is known to √(0.283/n) of itself, the spread as well.
     error = math.sqrt((1 / (2 * DRAWS) + 0.283 / width) / models_read)
     assert abs(float(found.mean()) - 1) < 3 * error, found
 

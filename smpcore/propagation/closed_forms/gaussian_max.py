@@ -171,17 +171,18 @@ def _spread(cov: Tensor) -> Tensor:
 
 
 def ties(cov: Tensor, slope_cov: Tensor, mean: Tensor, leads: Tensor, cross: Tensor | None = None,
-         drift: Tensor | None = None) -> Ties:
+         drift: Tensor | None = None, pairs: int | None = None) -> Ties:
     """All pairs of windows ``(..., k[, k])``: new kinks are Σ strength · P(all others below the two | tie).
 
     ``leads`` ``(..., k)`` is False for signals that are not there or never lead. Zero takes part as one more signal, of
-    variance 0 (`with_zero`). ``cross`` and ``drift`` as in `tie_rates`.
+    variance 0 (`with_zero`). ``cross`` and ``drift`` as in `tie_rates`. With ``pairs`` only so many, the first with the
+    second signal first.
     """
     unit = torch.diagonal(cov, dim1=-2, dim2=-1).detach().amax(-1).sqrt()
     unit = torch.where(unit > 0, unit, 1.0)[..., None]
     cov, slope_cov, cross = (None if part is None else part / unit[..., None] ** 2 for part in (cov, slope_cov, cross))
     mean, drift, k = mean / unit, None if drift is None else drift / unit, mean.shape[-1]
-    i, j = torch.triu_indices(k, k, 1, device=mean.device)
+    i, j = torch.triu_indices(k, k, 1, device=mean.device)[:, :pairs]
     everyone = torch.arange(k, device=mean.device).expand(len(i), k)
     others = everyone[(everyone != i[:, None]) & (everyone != j[:, None])].reshape(len(i), max(k - 2, 0))
     strength, number, variance = tie_rates(cov, slope_cov, mean, i, j, cross, drift)

@@ -36,7 +36,7 @@ def two_slope_spread(autocovariance, spacing, slopes=(1.0, 0.0)) -> Spread:
     Parameters
     ----------
     autocovariance, spacing, slopes
-        As in `rules.two_slope_smp_std`.
+        As in `two_slope_smp_std`.
     """
     std = two_slope_smp_std(autocovariance, spacing, slopes)
     r = torch.as_tensor(autocovariance, dtype=torch.float64)
