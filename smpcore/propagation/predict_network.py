@@ -220,7 +220,7 @@ def predict_network(model: nn.Module, path: Callable[[Tensor], Tensor], times: T
     Moments of pairs of positions are carried where a max pooling's windows, an average pooling or an upsampling need
     them for what switches behind, and only there. Measured on one thread: a CNN of 24 channels on 14×14 pictures 0.5 s
     and 0.2 GB with average pooling (1.1 s where units are smooth or have several thresholds), 1.1 to 1.5 s and 0.3 GB
-    with max pooling; ResNet-18 on 224×224 pictures 2 to 4 min and 0.9 GB, MobileNetV1 and V2 150 s and 1.5 to 2.2 GB,
+    with max pooling; ResNet-18 on 224×224 pictures 2 to 4 min and 0.9 GB, MobileNetV1 and V2 2 to 3 min and 1.9 GB,
     on 32×32 12 s. Windows of maps with more than 128 are drawn at random. ``"measured"`` goes along the reference in
     parts of 64 MB, and twice more, without gains, where there is a max pooling.
     """
