@@ -78,7 +78,8 @@ class Watch(Interpreter):
             return call.func(*args, **kwargs)
         if moving and call.is_affine:
             result = self._affine(call)
-        elif of_data or op == "detach":
+        elif of_data or op == "detach" or (op == "view" and moving and tensors[0].dtype in (
+                *call.args[1:], *call.kwargs.values())):
             # The value goes on, and its slope with it.
             result = tensors[0].view_as(tensors[0])
         else:

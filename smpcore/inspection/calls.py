@@ -61,8 +61,10 @@ class Call:
     number = channels = 1
 
     def __init__(self, func: Callable, args: tuple, kwargs: dict, path: str):
-        self.func, self.args, self.kwargs, self.path = func, args, kwargs, path
         self.op, self.overwrites = canonical(func)
+        if self.overwrites and not args and "input" in kwargs:
+            args, kwargs = (kwargs["input"],), {name: value for name, value in kwargs.items() if name != "input"}
+        self.func, self.args, self.kwargs, self.path = func, args, kwargs, path
         self.attribute = getattr(func.__self__, "__name__", "") if self.op in ("__get__", "__set__") else ""
 
     @property
@@ -118,8 +120,8 @@ class Call:
 
     @property
     def is_affine(self) -> bool:
-        """Whether `affine_parts` has it; torch.batch_norm has its arguments in another order than F.batch_norm."""
-        return self.op in AFFINE and self.func is not torch.batch_norm
+        """Whether `affine_parts` has it; batch_norm under other names has its arguments in another order."""
+        return self.op in AFFINE and (self.op != "batch_norm" or self.func is torch.nn.functional.batch_norm)
 
     def affine_parts(self) -> tuple[dict, dict]:
         """The arguments by name of a call that is affine in its input, and of its part without an offset."""

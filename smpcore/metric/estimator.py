@@ -120,7 +120,9 @@ def find_kinks(signal: Tensor | np.ndarray, spacing: float = 1.0, *, lag: int | 
     give_back(torch.ldexp(total, unit) / float(spacing))  # refuses a sum that the type does not hold
     (row, size, _), step = scaled(row), int(chosen)
     times, jumps = map(torch.as_tensor, _gathered(*_at_full_rate(row, eps * size, step, window, threshold), step))
-    return Kinks(give_back(times * float(spacing)), give_back(torch.ldexp(jumps, unit) / float(spacing)))
+    jumps = torch.ldexp(jumps, unit) / float(spacing)
+    held = jumps != 0  # smaller ones than float64 holds were found at another scale
+    return Kinks(give_back(times[held] * float(spacing)), give_back(jumps[held]))
 
 
 def _totals(rows: Array, eps: float, lag: int | str, window: int, threshold: float) -> tuple[Array, ...]:

@@ -89,7 +89,7 @@ class LineCall(Call):
 
     def __init__(self, func, args, kwargs, path):
         super().__init__(func, args, kwargs, path)
-        self.leaves, self.spec = tree_flatten((args, kwargs))
+        self.leaves, self.spec = tree_flatten((self.args, self.kwargs))
         self.word, self.places = (self.attribute or self.op).strip("_"), []
 
     @cached_property

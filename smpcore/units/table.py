@@ -100,7 +100,7 @@ def _parameters(description: Callable) -> list[str]:
 
 def in_place(name: str, args: tuple, kwargs: dict) -> bool:
     """Whether the arguments of a call of an operation of `TABLE` say that it writes its result into its input."""
-    return arguments(name, args, kwargs).get("inplace") is True
+    return arguments(name, args, kwargs).get("inplace") in (True,)  # 1 and numpy's True as well
 
 
 def entry(description: Callable[..., Hinges | Steps]) -> Callable[..., Tensor]:

@@ -5,6 +5,8 @@ An attribution refuses an output that depends on one, a trace has a gap there; t
 `smpcore.inspection.refusals`.
 """
 
+from numbers import Real
+
 __all__ = ["KERNELS", "UNFOLLOWED", "is_smooth_norm", "unfollowed"]
 
 #: By the name by which torch calls it, what would do instead.
@@ -41,4 +43,4 @@ def is_smooth_norm(name: str, args: tuple, kwargs: dict) -> bool:
     if name not in _ORDER_AT:
         return False
     order = kwargs.get("p", kwargs.get("ord", args[_ORDER_AT[name]] if len(args) > _ORDER_AT[name] else 2))
-    return not isinstance(order, int | float) or 1 < order < float("inf")
+    return not isinstance(order, Real) or 1 < order < float("inf")

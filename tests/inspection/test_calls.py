@@ -5,6 +5,7 @@ import re
 import string
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -103,3 +104,35 @@ def test_every_kind_that_is_said_stands_in_the_table():
     said = re.findall(r'\b(?:sentence|refusal)\("(.*?)"', SOURCE)
     assert len(said) > 20
     assert set(said) <= SENTENCES.keys()
+
+
+def _written(operation):
+    """A ReLU that is written into a copy of its input, whatever the call gives."""
+    def model(x):
+        z = x * 1
+        operation(z)
+        return z
+
+    return model
+
+
+@pytest.mark.parametrize(("model", "jump"), [
+    (_written(lambda z: F.relu(z, inplace=1)), 1.0),
+    (_written(lambda z: F.relu(z, np.bool_(True))), 1.0),
+    (_written(lambda z: F.leaky_relu(z, 0.3, 1)), 0.7),
+    (_written(lambda z: torch.clamp_(min=torch.zeros_like(z), input=z)), 1.0),
+    (_written(lambda z: torch.threshold_(threshold=0.0, value=0.0, input=z)), 1.0),
+    (lambda x: x.view(x.dtype).relu(), 1.0),
+    (lambda x: x.view(dtype=torch.float64).relu(), 1.0),
+    (lambda x: torch.ops.aten.batch_norm(x, None, None, x.new_zeros(1), x.new_ones(1), False, 0.1, 0.0, False).relu(),
+     1.0),
+], ids=["inplace=1", "numpy's True", "by position", "tensor bound first", "all by keyword", "view", "view by keyword",
+        "aten's order"])
+def test_however_a_call_is_written_its_kinks_are_found(model, jump):
+    start, end = torch.tensor([-0.77], dtype=torch.float64), torch.tensor([1.23], dtype=torch.float64)
+    trace = trace_line(model, start, end)
+    assert trace.certified
+    assert float(trace.smp[0]) == pytest.approx(2 * jump, rel=1e-12)
+    if "batch_norm" not in inspect.getsource(model):  # torch has no tangent there, and attribution says so
+        found = attribute(model, paths.line(start, end), torch.linspace(0, 1, 101, dtype=torch.float64))
+        assert float(found.total[0]) == pytest.approx(2 * jump, rel=1e-12)
