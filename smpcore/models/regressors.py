@@ -176,7 +176,7 @@ def regressor(recipe: Recipe) -> nn.Sequential:
         return nn.Sequential(*features, nn.Linear(size, 2)).eval()
 
 
-#: The networks whose weights are shipped: five seeds of each kind, and of one kind five that were stopped half-way.
+#: The networks whose weights are shipped: five seeds of each kind, and of one kind five trained with half the steps.
 STORED = [Recipe(activation, pooling, steps=steps, seed=seed)
           for activation, pooling, steps in [("relu", "max", 300), ("relu", "average", 300), ("tanh", "max", 300),
                                              ("tanh", "average", 300), ("gelu", "average", 300), ("relu", "max", 150)]

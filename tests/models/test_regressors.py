@@ -1,8 +1,11 @@
 """Small regressors: what their recipes say, and that training is seeded and helps."""
 
+import copy
+
 import pytest
 import torch
 
+from smpcore import attribute
 from smpcore.models.regressors import POOLINGS, STORED, Recipe, regressor, stored, train
 
 pytestmark = pytest.mark.numeric
@@ -91,6 +94,23 @@ def test_shipped_networks_do_their_task_and_others_are_not_shipped():
     # 1 is what a constant gets; 150 steps are half of a training.
     assert max(errors[300]) < 0.4
     assert sum(errors[150]) / 5 > sum(errors[300][:5]) / 5
+
+
+def test_a_stopped_training_has_a_larger_error_and_no_less_smp():
+    recipe, stopped = Recipe(steps=300), []
+
+    def look(model, step):
+        if step == 150:
+            stopped.append(copy.deepcopy(model).eval())
+        return torch.zeros(())
+
+    whole = train(recipe, penalty=look)
+    times = torch.linspace(0, 2 * torch.pi, 301, dtype=torch.float64)
+    found = [attribute(model, recipe.path(), times) for model in (*stopped, whole.model)]
+    error = [float((each.values - recipe.answers(times)).square().mean().sqrt()) for each in found]
+    assert error[0] > error[1]
+    # Notebook 07 has 0.99 to 1.11 for five seeds; rounding differs from processor to processor, and the SMP with it.
+    assert 0.7 < float(found[0].total.mean() / found[1].total.mean()) < 1.4
 
 
 def test_shipped_networks_are_what_training_gives():
