@@ -15,7 +15,7 @@ __all__ = ["curvature_penalty", "expected_smp"]
 
 @checked(model=FUNCTION, inputs=TENSOR, direction=TENSOR, step=POSITIVE)
 def curvature_penalty(model: Callable[[Tensor], Tensor], inputs: Tensor, direction: Tensor, step: float) -> Tensor:
-    """Mean |f(x + h d) − 2 f(x) + f(x − h d)|/h² over inputs and outputs: add λ times it to the loss.
+    """Mean |f(x + h d) − 2 f(x) + f(x − h d)|/h² over inputs and outputs: add it to the loss, times a strength.
 
     It sees the kinks and the bends that a video at that step shows. On smooth activations it costs no accuracy; on
     kinked ones it does, for a kink cannot be rounded, only made small.
