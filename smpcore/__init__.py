@@ -95,4 +95,4 @@ class _Also:
         sys.modules[module.__name__] = import_module(f"smpcore.{_ALSO[module.__name__.removeprefix('smpcore.')]}")
 
 
-sys.meta_path.insert(0, _Also)
+sys.meta_path.append(_Also)

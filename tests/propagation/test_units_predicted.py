@@ -38,8 +38,8 @@ def network(unit, seed):
 ROWS = [case for case in UNITS if case.function is not None and not case.jumps and case.name != "clamp, tensors"]
 
 
-def compared(make, tolerance=0.08):
-    """Mean SMP by layer over drawn networks, measured and predicted from weights and from another path."""
+def assert_predicted_as_measured(make, tolerance=0.08):
+    """Mean SMP by layer over drawn networks: predicted from weights, and from another path, as it is measured."""
     path, reference = wander(1), wander(2)
     truths, laws, measured = [], [], []
     for seed in range(DRAWS):
@@ -60,7 +60,7 @@ def compared(make, tolerance=0.08):
 
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.name)
 def test_a_unit_is_predicted(case):
-    compared(lambda seed: network(Then(case.function), seed))
+    assert_predicted_as_measured(lambda seed: network(Then(case.function), seed))
 
 
 POOLED = {"relu": nn.ReLU, "leaky relu": lambda: nn.LeakyReLU(0.2), "prelu": nn.PReLU, "relu6": nn.ReLU6,
@@ -99,11 +99,11 @@ def test_channels_may_have_settings_of_their_own():
         model[1].weight.data.uniform_(-0.3, 0.6, generator=torch.Generator().manual_seed(seed))
         return model
 
-    compared(make)
+    assert_predicted_as_measured(make)
 
 
 def test_a_unit_that_no_table_has_is_known_as_function_and_module():
-    compared(lambda seed: network(units.Unit(shifted_leaky, 0.5), seed))
+    assert_predicted_as_measured(lambda seed: network(units.Unit(shifted_leaky, 0.5), seed))
 
 
 @pytest.mark.parametrize(("unit", "sentence"), [
@@ -127,7 +127,7 @@ HUGGING_FACE = ["gelu_10", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch
 @pytest.mark.parametrize("name", HUGGING_FACE)
 def test_activations_of_hugging_face(name):
     activations = pytest.importorskip("transformers.activations")
-    compared(lambda seed: network(activations.ACT2FN[name], seed), 0.1)
+    assert_predicted_as_measured(lambda seed: network(activations.ACT2FN[name], seed), 0.1)
 
 
 def test_a_square_behind_a_relu_leaves_no_kink():

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from smpcore.propagation.closed_forms.unit_rule import crossings
+
 __all__ = ["Field", "adjoint", "conv_map", "crossing_rate", "diagonal", "linear_positions", "pad_map",
            "scaled", "shift", "shifted", "two_slope_field"]
 
@@ -308,20 +310,9 @@ def crossing_rate(field: Field, threshold: float = 0.0, rest: tuple[Tensor, Tens
     """
     value, slope, cross = (diagonal(moment) for moment in field.moments())
     moves = value > 0
-    safe = torch.where(moves, value, 1.0)
-    variance = (slope - cross**2 / safe).clamp(min=0)
+    value = torch.where(moves, value, 1.0)
     if rest is None:
-        level, drift = torch.as_tensor(threshold, dtype=value.dtype), 0.0
-    else:
-        safe, cross, variance = (part[:, :, None] for part in (safe, cross, variance))
-        level, drift = threshold - rest[0], rest[1]
-    density = torch.exp(-(level**2) / (2 * safe)) / (2 * math.pi * safe).sqrt()
-    drift = cross / safe * level + drift
-    rate = density * torch.stack([variance + drift**2, _mean_magnitude(drift, variance)])
-    return torch.where(moves, rate if rest is None else rate.mean(3), 0.0)
-
-
-def _mean_magnitude(mean: Tensor, variance: Tensor) -> Tensor:
-    """E|x| of Gaussians."""
-    score = mean / torch.where(variance > 0, 2 * variance, 1e-300).sqrt()
-    return (2 * variance / math.pi).sqrt() * torch.exp(-(score**2)) + mean * torch.erf(score)
+        rate = crossings(torch.as_tensor(threshold, dtype=value.dtype), value, slope, cross)
+        return torch.where(moves, torch.stack(rate), 0.0)
+    rate = crossings(threshold - rest[0], *(part[:, :, None] for part in (value, slope, cross)), rest[1])
+    return torch.where(moves, torch.stack(rate).mean(3), 0.0)

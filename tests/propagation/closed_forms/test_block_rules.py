@@ -22,7 +22,7 @@ def equicorrelated(k, rho):
     return (1 - rho) * eye(k) + rho
 
 
-def agrees(predicted, samples):
+def assert_agrees(predicted, samples):
     """Within four standard errors of the simulated mean, and 1% for its sampling of the path."""
     mean, error = samples.mean().item(), samples.std().item() / math.sqrt(len(samples))
     assert abs(predicted - mean) < 4 * error + 0.01 * mean, (float(predicted), mean, error)
@@ -60,8 +60,8 @@ def test_two_slope_units_against_simulation(process, mean, slopes):
     x = process.values + mean
     pieces = torch.stack([above * x, below * x], -1)
     rates = torch.stack([above * process.slopes, below * process.slopes], -1)
-    agrees(propagation.two_slope_smp(mean, 1.0, 4.0, T, slopes=slopes),
-           propagation.maximum_smp(pieces, rates))
+    assert_agrees(propagation.two_slope_smp(mean, 1.0, 4.0, T, slopes=slopes),
+                  propagation.maximum_smp(pieces, rates))
 
 
 @pytest.mark.parametrize(("mean", "slopes"), [(-1.0, (1.0, 0.0)), (0.5, (1.0, 0.2)), (0.3, (1.0, -1.0))])
@@ -73,7 +73,7 @@ def test_old_kinks_are_gated(process, mean, slopes):
     passed = (kinks.kink_jumps.abs() * torch.where(on, abs(above), abs(below))).sum(-1)
     new = propagation.two_slope_smp(mean, 1.0, 4.0, T, slopes=slopes)
     together = propagation.two_slope_smp(mean, 1.0, 4.0, T, smp_in=kinks.smp.mean(), slopes=slopes)
-    agrees(together - new, passed)
+    assert_agrees(together - new, passed)
 
 
 # Windows: (signals, correlation of all pairs, means in σ)
@@ -86,8 +86,8 @@ def test_windows_against_simulation(process, k, rho, spread):
     mix = torch.linalg.cholesky(equicorrelated(k, rho)).mT
     rows = 40 * k if k < 9 else 396
     x, slope = (part[:rows].reshape(-1, k, part.shape[-1]).mT @ mix for part in process[:2])
-    agrees(propagation.max_pool_smp(equicorrelated(k, rho), 4 * equicorrelated(k, rho), T, mean),
-           propagation.maximum_smp(x + mean, slope))
+    assert_agrees(propagation.max_pool_smp(equicorrelated(k, rho), 4 * equicorrelated(k, rho), T, mean),
+                  propagation.maximum_smp(x + mean, slope))
 
 
 @pytest.mark.parametrize(("height", "width", "spread"), [(1, 2, 0.0), (1, 3, 1.0), (2, 2, 0.5), (3, 3, 0.8)])
@@ -97,8 +97,8 @@ def test_neighbours_on_a_moving_picture_against_simulation(height, width, spread
     picture = signals.moving_pictures(1501, 10.0, count=120, seed=5, **look)
     value_cov, slope_cov = signals.picture_covariances(**look)
     mean = torch.linspace(-spread, spread, height * width, dtype=F64)
-    agrees(propagation.max_pool_smp(value_cov, slope_cov, 10.0, mean),
-           propagation.maximum_smp(picture.values.flatten(2) + mean, picture.slopes.flatten(2)))
+    assert_agrees(propagation.max_pool_smp(value_cov, slope_cov, 10.0, mean),
+                  propagation.maximum_smp(picture.values.flatten(2) + mean, picture.slopes.flatten(2)))
 
 
 def test_old_kinks_pass_a_window_where_their_signal_wins(process):
@@ -109,7 +109,7 @@ def test_old_kinks_pass_a_window_where_their_signal_wins(process):
     share = torch.nn.functional.one_hot(x.argmax(-1), k).to(F64).mean(1)
     smp_in = torch.arange(1.0, k + 1, dtype=F64)
     passed = propagation.max_pool_smp(cov, 4 * cov, 0.0, mean, smp_in)
-    agrees(passed, share @ smp_in)
+    assert_agrees(passed, share @ smp_in)
 
 
 @pytest.mark.parametrize(("cov", "mean"), [
@@ -278,7 +278,7 @@ def test_random_weights_on_average():
     source = torch.Generator().manual_seed(0)
     jumps = torch.randn(40, 6, generator=source, dtype=F64)
     weight = 0.7 * torch.randn(4000, 6, generator=source, dtype=F64)
-    agrees(propagation.random_linear_smp(0.7, jumps), propagation.shared_linear_smp(weight, jumps))
+    assert_agrees(propagation.random_linear_smp(0.7, jumps), propagation.shared_linear_smp(weight, jumps))
 
 
 @pytest.mark.gpu
